@@ -1,0 +1,197 @@
+"""One tree of errors, each with the HTTP status, type and code the client sees.
+
+A message says what to do; it never holds a key, a stack or an internal host. `details` are merged
+into the error object beside `message`, `type`, `param` and `code` (ADR 0006). What a refusal means
+for retrying is decided here, once: `retry_after_s` becomes `Retry-After`, `should_retry`
+becomes `x-should-retry`, which the OpenAI SDKs obey.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Base of all answers that are not a success. Raised anywhere, turned into HTTP in `web.errors`."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str = "internal_error"
+    source: ClassVar[str] = "gateway"
+    should_retry: ClassVar[bool | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        details: Mapping[str, object] | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.details: Mapping[str, object] = details or {}
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class InvalidJSON(InvalidRequest):
+    code = "invalid_json"
+
+
+class DuplicateKey(InvalidRequest):
+    code = "duplicate_key"
+
+
+class UnsupportedParameter(InvalidRequest):
+    code = "unsupported_parameter"
+
+
+class UnsupportedGrouping(InvalidRequest):
+    code = "unsupported_grouping"
+
+
+class UnknownField(InvalidRequest):
+    code = "unknown_field"
+
+
+class AuthenticationError(GatewayError):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class MissingAPIKey(AuthenticationError):
+    code = "missing_api_key"
+
+
+class InvalidAPIKey(AuthenticationError):
+    code = "invalid_api_key"
+
+
+class ExpiredAPIKey(AuthenticationError):
+    code = "expired_api_key"
+
+
+class InsufficientQuota(GatewayError):
+    """Money is gone: no retry helps before someone raises a limit or a window resets."""
+
+    status = 402
+    type = "insufficient_quota"
+    code = "budget_exceeded"
+    should_retry = False
+
+
+class BudgetExceeded(InsufficientQuota):
+    code = "budget_exceeded"
+
+
+class PermissionDenied(GatewayError):
+    status = 403
+    type = "permission_error"
+    code = "permission_denied"
+
+
+class ScopeBlocked(PermissionDenied):
+    code = "scope_blocked"
+
+
+class ModelNotAllowed(PermissionDenied):
+    code = "model_not_allowed"
+
+
+class NotFound(GatewayError):
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """There is no price for the model: refuse the call, never treat it as free."""
+
+    code = "model_not_found"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class RequestTimeout(GatewayError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
+class AlreadyExists(GatewayError):
+    status = 409
+    type = "invalid_request_error"
+    code = "already_exists"
+    should_retry = False
+
+
+class RequestTooLarge(GatewayError):
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class UnsupportedMediaType(GatewayError):
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class BudgetHeld(GatewayError):
+    """Only money held by running calls is in the way: it may come back within seconds."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "budget_held"
+
+
+class UpstreamError(GatewayError):
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+    source = "upstream"
+
+
+class UpstreamRefused(UpstreamError):
+    """MiniToolAI answered 401, 402 or 403: the organisation's key or balance, not the caller's."""
+
+    code = "upstream_refused"
+    should_retry = False
+
+
+class UpstreamTimeout(UpstreamError):
+    """The request was sent and never answered: it may have been billed, so it is not to be repeated blindly."""
+
+    status = 504
+    code = "upstream_timeout"
+    should_retry = False
+
+
+class LedgerUnavailable(GatewayError):
+    status = 503
+    code = "ledger_unavailable"
+
+
+class Overloaded(GatewayError):
+    status = 503
+    code = "overloaded"
+
+
+class Draining(GatewayError):
+    status = 503
+    code = "draining"
