@@ -1,0 +1,104 @@
+"""Windows a budget counts in, and what a budget says about an amount.
+
+Laws:
+- A window is half-open, `[starts_at, resets_at)`, its borders are local midnights of the organisation's
+  time zone: a day may have 23 or 25 hours.
+- A call belongs to the windows of the instant it was admitted, by Redis's clock, and so does its charge.
+- `spent + held` never passes a limit by an admission.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import Literal
+
+Window = Literal["total", "day", "week", "month"]
+WINDOWS: tuple[Window, ...] = ("total", "day", "week", "month")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Half-open interval in milliseconds since the epoch; `end_ms` is None for the window `total`."""
+
+    start_ms: int
+    end_ms: int | None
+
+    def holds(self, instant_ms: int) -> bool:
+        return self.start_ms <= instant_ms and (self.end_ms is None or instant_ms < self.end_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """The three moving windows around one instant."""
+
+    day: Span
+    week: Span
+    month: Span
+
+    def of(self, window: Window) -> Span:
+        return Span(0, None) if window == "total" else getattr(self, window)
+
+    def hold(self, instant_ms: int) -> bool:
+        """Whether all three still contain the instant (the day ends first, but clocks also go back)."""
+        return self.day.holds(instant_ms) and self.week.holds(instant_ms) and self.month.holds(instant_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """What turns an instant into windows: the organisation's zone and the first day of its week (0 = Monday)."""
+
+    zone: tzinfo
+    first_weekday: int = 0
+
+    def spans_at(self, instant_ms: int) -> Spans:
+        today = self.date_at(instant_ms)
+        monday_offset = (today.weekday() - self.first_weekday) % 7
+        week = today - timedelta(days=monday_offset)
+        month = today.replace(day=1)
+        next_month = (month + timedelta(days=32)).replace(day=1)
+        return Spans(
+            day=self._span(today, today + timedelta(days=1)),
+            week=self._span(week, week + timedelta(days=7)),
+            month=self._span(month, next_month),
+        )
+
+    def date_at(self, instant_ms: int) -> date:
+        """The local date of an instant.
+
+        Where a zone repeats the minutes after midnight, the date does not go back with the clock.
+        """
+        local = datetime.fromtimestamp(instant_ms / 1000, self.zone).date()
+        following = local + timedelta(days=1)
+        return following if instant_ms >= self.midnight_ms(following) else local
+
+    def midnight_ms(self, day: date) -> int:
+        """The first instant of a local date; where midnight is skipped, the instant of the jump."""
+        local = datetime(day.year, day.month, day.day, tzinfo=self.zone)
+        return round(local.timestamp() * 1000)
+
+    def _span(self, first: date, after: date) -> Span:
+        return Span(self.midnight_ms(first), self.midnight_ms(after))
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit on one window of one scope. `soft_percent` are thresholds that only tell, never refuse."""
+
+    window: Window
+    limit_nano_usd: int
+    soft_percent: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What one window of one scope has spent and holds, in nano-USD."""
+
+    span: Span
+    spent_nano_usd: int
+    held_nano_usd: int
+
+
+def instant(ms: int) -> str:
+    """Milliseconds since the epoch as RFC 3339 in UTC; milliseconds are written only where there are any."""
+    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    text = moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds")
+    return text.replace("+00:00", "Z")

@@ -1,0 +1,175 @@
+"""The ledger: holds that end exactly once, entries that are never edited, and the sums that must agree.
+
+A hold is placed before the call (`open`) and ends once: `captured` at the actual cost, `released` at nothing, or
+`expired`. Every end writes one entry; a correction is another entry. Balances are nothing but sums of entries.
+
+Signs: `cost_nano_usd` is what the entry adds to `spent`: positive for a capture, zero for a release, negative for a refund.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.billing.principal import Scope
+
+HoldState = Literal["open", "captured", "released", "expired"]
+EntryType = Literal[
+    "capture", "release", "expire", "late_capture", "refund", "credit", "transfer", "adjustment"
+]
+RESOLUTIONS: frozenset[str] = frozenset({"capture", "release", "expire"})
+"""Entry types that end a hold: each hold has exactly one of them."""
+
+UsageSource = Literal["upstream", "estimated"]
+
+ESTIMATED = "estimated"
+"""The upstream proved no usage; the charge is our count of what was sent and streamed."""
+UNANSWERED = "unanswered"
+"""The request was sent whole and no answer came: it may have been billed."""
+ANOMALY = "anomaly"
+"""The upstream's usage was impossible (negative, boolean, above the model's size): the whole hold was charged."""
+OVERRUN = "overrun"
+"""The actual charge was above its hold."""
+CLIENT_LEFT = "client_left"
+"""The client left before the answer's end; the charge is what the upstream's usage says, or an estimate."""
+
+INEXACT: frozenset[str] = frozenset({ESTIMATED, UNANSWERED, ANOMALY})
+"""Flags of entries that need not equal the upstream's bill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger. Times are milliseconds by Redis's clock; `id` orders entries."""
+
+    id: str
+    at_ms: int
+    admitted_at_ms: int
+    type: EntryType
+    hold_id: str
+    cost_nano_usd: int
+    request_id: str
+    org: str
+    team: str
+    user: str | None
+    key: str
+    kind: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    units: int
+    usage_source: str
+    price_version: str
+    flags: tuple[str, ...] = ()
+
+    @property
+    def estimated_nano_usd(self) -> int:
+        """The part of the cost that rests on an estimate."""
+        return self.cost_nano_usd if INEXACT.intersection(self.flags) else 0
+
+    def scopes(self) -> tuple[Scope, ...]:
+        user = () if self.user is None else (Scope("user", self.user),)
+        return (Scope("organisation", self.org), Scope("team", self.team), *user, Scope("key", self.key))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHold:
+    """Money set aside for a running call."""
+
+    id: str
+    request_id: str
+    org: str
+    team: str
+    user: str | None
+    key: str
+    hold_nano_usd: int
+    admitted_at_ms: int
+    deadline_ms: int
+
+    def scopes(self) -> tuple[Scope, ...]:
+        user = () if self.user is None else (Scope("user", self.user),)
+        return (Scope("organisation", self.org), Scope("team", self.team), *user, Scope("key", self.key))
+
+
+@dataclass(frozen=True)
+class Books:
+    """Everything one organisation's invariants are about, read at one instant."""
+
+    entries: Sequence[Entry]
+    holds: Sequence[OpenHold]
+    spent: Mapping[Scope, int]
+    held: Mapping[Scope, int]
+    reported: Mapping[Scope, int] = field(default_factory=dict)
+    """Cost of each scope by the report cells (users and keys without any call may be absent)."""
+
+
+def spent_is_sum_of_entries(books: Books) -> Iterator[str]:
+    sums: dict[Scope, int] = defaultdict(int)
+    for entry in books.entries:
+        for scope in entry.scopes():
+            sums[scope] += entry.cost_nano_usd
+    yield from _differences("spent", books.spent, sums)
+
+
+def held_is_sum_of_open_holds(books: Books) -> Iterator[str]:
+    sums: dict[Scope, int] = defaultdict(int)
+    for hold in books.holds:
+        for scope in hold.scopes():
+            sums[scope] += hold.hold_nano_usd
+    yield from _differences("held", books.held, sums)
+
+
+def reports_are_sums_of_entries(books: Books) -> Iterator[str]:
+    sums: dict[Scope, int] = defaultdict(int)
+    for entry in books.entries:
+        for scope in entry.scopes():
+            sums[scope] += entry.cost_nano_usd
+    yield from _differences("reported", books.reported, sums)
+
+
+def every_hold_is_resolved_once(books: Books) -> Iterator[str]:
+    ended: dict[str, int] = defaultdict(int)
+    for entry in books.entries:
+        if entry.type in RESOLUTIONS:
+            ended[entry.hold_id] += 1
+    for hold_id, times in ended.items():
+        if times > 1:
+            yield f"hold {hold_id} was resolved {times} times"
+    for hold in books.holds:
+        if hold.id in ended:
+            yield f"hold {hold.id} is open and resolved"
+
+
+def team_is_sum_of_its_keys(books: Books) -> Iterator[str]:
+    """A team's cell (the sum over its models) against its keys' cells; entries without a key stand apart."""
+    team_of = {Scope("key", entry.key): Scope("team", entry.team) for entry in books.entries if entry.key}
+    keys: dict[Scope, int] = defaultdict(int)
+    for key, team in team_of.items():
+        keys[team] += books.reported.get(key, 0)
+    for entry in books.entries:
+        if not entry.key:
+            keys[Scope("team", entry.team)] += entry.cost_nano_usd
+    teams = {scope: cost for scope, cost in books.reported.items() if scope.kind == "team"}
+    yield from _differences("reported", teams, keys)
+
+
+Invariant = Callable[[Books], Iterator[str]]
+
+INVARIANTS: Mapping[str, Invariant] = {
+    "Σ entries = spent, at every scope": spent_is_sum_of_entries,
+    "Σ open holds = held, at every scope": held_is_sum_of_open_holds,
+    "Σ entries = Σ report cells, at every scope": reports_are_sums_of_entries,
+    "every hold ends exactly once": every_hold_is_resolved_once,
+    "a team = Σ its keys, in the reports": team_is_sum_of_its_keys,
+}
+
+
+def violations(books: Books) -> list[str]:
+    """Every broken invariant with its difference; empty when the books are right."""
+    return [f"{law}: {text}" for law, check in INVARIANTS.items() for text in check(books)]
+
+
+def _differences(what: str, stored: Mapping[Scope, int], summed: Mapping[Scope, int]) -> Iterator[str]:
+    for scope in sorted({*stored, *summed}, key=lambda scope: (scope.kind, scope.id)):
+        have, want = stored.get(scope, 0), summed.get(scope, 0)
+        if have != want:
+            yield f"{scope.kind} {scope.id}: {what} is {have} nano-USD, its sum is {want} (off by {have - want})"
