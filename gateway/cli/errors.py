@@ -1,0 +1,8 @@
+"""What stops a command, as one line for a person."""
+
+
+class CommandError(Exception):
+    """The command cannot go on. Its text says what is wrong and what to do; it never holds a key.
+
+    `main` prints it on stderr after `gateway: ` and exits with code 1.
+    """

@@ -1,0 +1,223 @@
+"""What `teams`, `users` and `keys` have in common: create, list, show, set, block and unblock a scope.
+
+A command group is a `Group`: what it is called, which fields its items have, which columns its list shows.
+What is sent is the control plane's own shape: a budget is `{"window": "month", "limit_usd": "25.00"}`.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gateway.billing.budget import WINDOWS
+from gateway.billing.money import parse_usd
+from gateway.cli.control_plane import ControlPlane, JSONObject, add_connection_arguments, connect, path_of
+from gateway.cli.errors import CommandError
+from gateway.cli.output import print_fields, print_json, print_table
+
+
+class Field(NamedTuple):
+    """An option that creates or changes a scope: `--expires-at` sends `expires_at`."""
+
+    name: str
+    help: str
+    required: bool = False
+    changes: bool = True
+    choices: tuple[str, ...] | None = None
+
+
+class Group(NamedTuple):
+    """One command group, such as `teams`: its path in the control plane, its fields, its list's columns."""
+
+    collection: str
+    noun: str
+    fields: tuple[Field, ...]
+    columns: tuple[str, ...]
+    filters: tuple[str, ...]
+    id_required: bool
+
+
+Action = Callable[[Group, ControlPlane, argparse.Namespace], int]
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
+    """Parse a group's arguments, connect, and run the action they name."""
+    arguments = parser.parse_args(argv)
+    action: Action = arguments.action
+    with connect(arguments) as control_plane:
+        return action(arguments.group, control_plane, arguments)
+
+
+def parser_of(
+    group: Group,
+    *,
+    create_action: Action | None = None,
+    more_actions: Mapping[str, tuple[Action, str]] | None = None,
+) -> argparse.ArgumentParser:
+    """The group's parser: the actions that every scope has, and `more_actions`, name → (action, summary)."""
+    parser = argparse.ArgumentParser(prog=f"gateway {group.collection}")
+    parser.set_defaults(group=group)
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    creating = add_action(actions, "create", create_action or create, f"create a {group.noun}")
+    if group.id_required:
+        creating.add_argument("id", help="lower-case letters, digits and hyphens; it never changes")
+    else:
+        creating.add_argument("--id", help="by default the gateway makes one")
+    add_setting_arguments(creating, group.fields, creating=True)
+    listing = add_action(actions, "list", show_list, f"list the {group.collection}")
+    for name in group.filters:
+        listing.add_argument(f"--{name}", metavar="ID", help=f"only those of this {name}")
+    on_one: dict[str, tuple[Action, str]] = {
+        "show": (show, f"show one {group.noun} with its budgets"),
+        "set": (change, f"change one {group.noun}'s settings"),
+        "block": (block, f"refuse all calls of one {group.noun} from now on"),
+        "unblock": (unblock, f"let one {group.noun} call again"),
+        **(more_actions or {}),
+    }
+    for name, (action, summary) in on_one.items():
+        acting = add_action(actions, name, action, summary)
+        acting.add_argument("id", help=f"the {group.noun}'s id")
+        if action is change:
+            add_setting_arguments(acting, [field for field in group.fields if field.changes], creating=False)
+    return parser
+
+
+def add_action(actions: Any, name: str, action: Action, summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=summary)
+    add_connection_arguments(parser)
+    parser.set_defaults(action=action)
+    return parser
+
+
+def add_setting_arguments(
+    parser: argparse.ArgumentParser, fields: Sequence[Field], *, creating: bool
+) -> None:
+    for field in fields:
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            required=creating and field.required,
+            choices=field.choices,
+            help=field.help,
+        )
+    budgets = parser.add_mutually_exclusive_group()
+    budgets.add_argument(
+        "--budget",
+        dest="budgets",
+        action="append",
+        type=budget,
+        metavar="WINDOW=USD",
+        help=f"such as month=25.00; windows: {', '.join(WINDOWS)}; may be repeated",
+    )
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument(
+        "--model",
+        dest="models",
+        action="append",
+        metavar="MODEL",
+        help="allow only this model; may be repeated",
+    )
+    if creating:
+        return
+    budgets.add_argument(
+        "--no-budgets", dest="budgets", action="store_const", const=[], help="take all its budgets away"
+    )
+    models.add_argument("--all-models", action="store_true", help="allow every model that has a price")
+
+
+def budget(text: str) -> JSONObject:
+    """Read `month=25.00` as the control plane's budget; argparse shows what is wrong with another text."""
+    window, _, limit_usd = text.partition("=")
+    if window not in WINDOWS:
+        raise argparse.ArgumentTypeError(f"{text!r}: the window must be one of {', '.join(WINDOWS)}")
+    try:
+        parse_usd(limit_usd)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+    return {"window": window, "limit_usd": limit_usd}
+
+
+def settings_of(group: Group, arguments: argparse.Namespace) -> JSONObject:
+    """The body with what was given and nothing else, so that a change leaves the rest as it is."""
+    names = [*(field.name for field in group.fields), "budgets", "models"]
+    given = {name: getattr(arguments, name, None) for name in names}
+    body = {name: value for name, value in given.items() if value is not None}
+    if getattr(arguments, "all_models", False):
+        body["models"] = None
+    return body
+
+
+def create(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
+    answer = control_plane.post(group.collection, new_scope(group, arguments))
+    print_scope(group, answer, as_json=arguments.json)
+    return 0
+
+
+def new_scope(group: Group, arguments: argparse.Namespace) -> JSONObject:
+    given = {"id": arguments.id, "org": arguments.org}
+    return {name: value for name, value in given.items() if value is not None} | settings_of(group, arguments)
+
+
+def show_list(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
+    query = {name: getattr(arguments, name) for name in ("org", *group.filters)}
+    scopes = list(control_plane.items(group.collection, **query))
+    if arguments.json:
+        print_json({"data": scopes})
+        return 0
+    rows = [
+        scope | {"budgets": [budget_text(each) for each in scope.get("budgets") or []]} for scope in scopes
+    ]
+    print_table(group.columns, rows, empty=f"There are no {group.collection} yet.")
+    return 0
+
+
+def show(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
+    answer = control_plane.get(path_of(group.collection, arguments.id), org=arguments.org)
+    print_scope(group, answer, as_json=arguments.json)
+    return 0
+
+
+def change(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
+    settings = settings_of(group, arguments)
+    if not settings:
+        raise CommandError(f"nothing to change; `gateway {group.collection} set --help` lists what can be")
+    return patch(group, control_plane, arguments, settings)
+
+
+def block(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
+    return patch(group, control_plane, arguments, {"blocked": True})
+
+
+def unblock(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
+    return patch(group, control_plane, arguments, {"blocked": False})
+
+
+def patch(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace, body: JSONObject) -> int:
+    answer = control_plane.patch(path_of(group.collection, arguments.id), body, org=arguments.org)
+    print_scope(group, answer, as_json=arguments.json)
+    return 0
+
+
+def print_scope(group: Group, scope: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(scope)
+        return
+    names = (
+        "id",
+        "org",
+        *(field.name for field in group.fields),
+        "role",
+        "expires_at",
+        "blocked",
+        "revoked",
+        "models",
+    )
+    print_fields({name: scope.get(name) for name in dict.fromkeys(names)})
+    budgets = scope.get("budgets") or []
+    if budgets:
+        print()
+        columns = ("window", "limit_usd", "spent_usd", "held_usd", "remaining_usd", "resets_at")
+        print_table(columns, budgets, empty="")
+
+
+def budget_text(each: Mapping[str, Any]) -> str:
+    """One budget in a list: `month 12.50 of 25.00`."""
+    return f"{each.get('window')} {each.get('spent_usd', '0.00')} of {each.get('limit_usd', '-')}"

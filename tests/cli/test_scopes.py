@@ -1,0 +1,150 @@
+"""Teams and users: what is sent for what was typed, and what is shown."""
+
+import json
+
+import pytest
+
+from gateway.cli.main import main
+from tests.cli.fake_control_plane import FakeControlPlane
+
+RESEARCH = {
+    "id": "research",
+    "org": "default",
+    "name": "Research",
+    "blocked": False,
+    "models": ["gpt-4o-mini"],
+    "budgets": [
+        {
+            "window": "month",
+            "limit_usd": "25.00",
+            "spent_usd": "12.50",
+            "held_usd": "0.001",
+            "remaining_usd": "12.499",
+            "starts_at": "2026-11-01T00:00:00Z",
+            "resets_at": "2026-12-01T00:00:00Z",
+        }
+    ],
+}
+
+
+def test_create_sends_budgets_and_models_as_the_control_plane_takes_them(
+    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Amounts stay the decimal strings that were typed: no float is ever made of them."""
+    control_plane.answers("POST", "/admin/v1/teams", RESEARCH, status=201)
+    typed = "teams create research --name Research --budget month=25.00 --budget day=1.5 --model gpt-4o-mini"
+    assert 0 == main(typed.split())
+    assert control_plane.requests[0].body == {
+        "id": "research",
+        "name": "Research",
+        "budgets": [{"window": "month", "limit_usd": "25.00"}, {"window": "day", "limit_usd": "1.5"}],
+        "models": ["gpt-4o-mini"],
+    }
+    assert capsys.readouterr().out == (
+        "id       research\n"
+        "org      default\n"
+        "name     Research\n"
+        "blocked  no\n"
+        "models   gpt-4o-mini\n"
+        "\n"
+        "window  limit usd  spent usd  held usd  remaining usd  resets at\n"
+        "month       25.00      12.50     0.001         12.499  2026-12-01T00:00:00Z\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "complaint"),
+    [
+        ("year=1.00", "the window must be one of total, day, week, month"),
+        ("month", "an amount is a decimal string of dollars"),
+        ("month=1e3", "an amount is a decimal string of dollars"),
+        ("month=0.0000000001", "at most nine decimals"),
+    ],
+)
+def test_a_wrong_budget_is_refused_before_any_call(
+    typed: str, complaint: str, control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slip in an amount of money is cheapest where it was typed."""
+    with pytest.raises(SystemExit) as ended:
+        main(["teams", "create", "research", "--budget", typed])
+    assert 2 == ended.value.code
+    assert complaint in capsys.readouterr().err
+    assert [] == control_plane.requests
+
+
+def test_list_reads_all_pages_into_one_table(
+    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list that stops at the first page would hide a team without saying so."""
+    sales = {"id": "sales", "name": "Bán hàng", "blocked": True, "budgets": []}
+    control_plane.answers("GET", "/admin/v1/teams", {"data": [RESEARCH], "next_cursor": "c1"})
+    control_plane.answers("GET", "/admin/v1/teams", {"data": [sales], "next_cursor": None})
+    assert 0 == main(["teams", "list"])
+    assert [None, "c1"] == [request.query.get("cursor") for request in control_plane.requests]
+    assert capsys.readouterr().out == (
+        "id        name      blocked  budgets               models\n"
+        "research  Research  no       month 12.50 of 25.00  gpt-4o-mini\n"
+        "sales     Bán hàng  yes                            -\n"
+    )
+
+
+def test_an_empty_list_says_so(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
+    """Titles over nothing look like a failure."""
+    control_plane.answers("GET", "/admin/v1/users", {"data": [], "next_cursor": None})
+    assert 0 == main(["users", "list", "--team", "research"])
+    assert {"team": "research", "limit": "1000"} == control_plane.requests[0].query
+    assert "There are no users yet.\n" == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "body"),
+    [
+        ("set research --name Lab", {"name": "Lab"}),
+        ("set research --budget total=9", {"budgets": [{"window": "total", "limit_usd": "9"}]}),
+        ("set research --no-budgets", {"budgets": []}),
+        ("set research --all-models", {"models": None}),
+        ("block research", {"blocked": True}),
+        ("unblock research", {"blocked": False}),
+    ],
+)
+def test_a_change_sends_only_what_was_typed(
+    typed: str, body: dict[str, object], control_plane: FakeControlPlane
+) -> None:
+    """What is not named must stay as it is."""
+    control_plane.answers("PATCH", "/admin/v1/teams/research", RESEARCH)
+    assert 0 == main(["teams", *typed.split()])
+    assert [body] == [request.body for request in control_plane.requests]
+
+
+def test_a_change_of_nothing_is_refused(
+    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`teams set research` was surely meant to say more."""
+    assert 1 == main(["teams", "set", "research"])
+    assert (
+        "gateway: nothing to change; `gateway teams set --help` lists what can be\n"
+        == capsys.readouterr().err
+    )
+
+
+def test_an_id_cannot_leave_its_place_in_the_path(control_plane: FakeControlPlane) -> None:
+    """`../keys/x` is an id that does not exist, not another resource."""
+    assert 1 == main(["teams", "show", "../keys/x"])
+    assert ["/admin/v1/teams/..%2Fkeys%2Fx"] == [request.path for request in control_plane.requests]
+
+
+def test_json_is_the_gateways_own_answer(
+    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scripts rely on the shape that the control plane documents; the command adds nothing to it."""
+    control_plane.answers("GET", "/admin/v1/users/an", RESEARCH)
+    assert 0 == main(["users", "show", "an", "--json", "--org", "acme"])
+    assert {"org": "acme"} == control_plane.requests[0].query
+    assert RESEARCH == json.loads(capsys.readouterr().out)
+
+
+def test_a_user_needs_a_team(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
+    """The binding never changes, so it cannot be left for later."""
+    with pytest.raises(SystemExit):
+        main(["users", "create", "an"])
+    assert "the following arguments are required: --team" in capsys.readouterr().err
