@@ -42,14 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gateway: {unknown_command(name)}", file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(command.module).main(rest) or 0
+        code: int = importlib.import_module(command.module).main(rest) or 0
+        sys.stdout.flush()  # here a reader that left is caught; at exit Python would complain of it
+        return code
     except CommandError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) has gone. Python would complain once more when it flushes stdout at exit.
+        # The reader (`| head`) has gone. What is left goes nowhere, or the flush at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

@@ -93,9 +93,12 @@ def test_a_missing_admin_key_is_explained_without_any_call(
     assert [] == control_plane.requests
 
 
-def test_a_reader_that_leaves_ends_the_command_quietly(control_plane: FakeControlPlane) -> None:
-    """`gateway ledger list | head -1` must not end in a traceback."""
-    entries = [{"id": str(number), "at": "2026-11-21T20:00:00Z"} for number in range(20_000)]
+@pytest.mark.parametrize("note_chars", [1, 4000])
+def test_a_reader_that_leaves_ends_the_command_quietly(
+    note_chars: int, control_plane: FakeControlPlane
+) -> None:
+    """`gateway ledger list | head -1` must not end in a traceback, whether or not a pipe holds it all."""
+    entries = [{"id": str(number), "note": "x" * note_chars} for number in range(900)]
     control_plane.answers("GET", "/admin/v1/ledger", {"data": entries, "next_cursor": None})
     command = [sys.executable, "-m", "gateway.cli.main", "ledger", "list", "--json"]
     # Unbuffered, Python takes a write that was cut short for a whole one and never hears of the closed pipe.
@@ -108,7 +111,8 @@ def test_a_reader_that_leaves_ends_the_command_quietly(control_plane: FakeContro
         process.stdout.readline()
         process.stdout.close()
         assert b"" == process.stderr.read()
-        assert 1 == process.wait()
+        # A short answer may be in the pipe as a whole before its reader leaves.
+        assert process.wait() in ({1} if note_chars > 1 else {0, 1})
 
 
 def test_commands_load_nothing_they_do_not_need() -> None:
