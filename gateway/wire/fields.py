@@ -1,0 +1,86 @@
+"""Reading one field of a decoded request, with the error a caller can act on.
+
+Each function takes the value, the name of the field as `param` shall show it, and its bounds.
+A boolean is never a number here, and 4.0 is no integer, though Python and JSON might let both pass.
+"""
+
+from collections.abc import Collection
+
+from gateway.billing.errors import InvalidRequest, UnsupportedParameter
+from gateway.wire.strictjson import JSON, JSONObject
+
+
+def refuse_unknown(fields: JSONObject, known: Collection[str], where: str = "") -> None:
+    """Default-deny: whatever is not known might raise the price beyond the hold.
+
+    `where` is the path of the object with its dot ("messages[0]."), empty at the top.
+    """
+    for name in fields:
+        if name not in known:
+            param = f"{where}{name[:80]}"
+            raise UnsupportedParameter(
+                f"{param} is not supported here; leave it out. Supported: {', '.join(sorted(known))}.",
+                param=param,
+            )
+
+
+def string_of(value: JSON, param: str, *, characters_max: int | None = None, empty: bool = True) -> str:
+    """A string, by default of any length."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{param} must be a string.", param=param)
+    if not value and not empty:
+        raise InvalidRequest(f"{param} must not be empty.", param=param)
+    if characters_max is not None and len(value) > characters_max:
+        raise InvalidRequest(f"{param} must have at most {characters_max} characters.", param=param)
+    return value
+
+
+def choice_of(value: JSON, param: str, choices: Collection[str]) -> str:
+    """One of the listed strings."""
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidRequest(f"{param} must be one of: {', '.join(choices)}.", param=param)
+    return value
+
+
+def boolean_of(value: JSON, param: str) -> bool:
+    """true or false, and nothing that merely resembles them."""
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{param} must be true or false.", param=param)
+    return value
+
+
+def integer_of(value: JSON, param: str, least: int, most: int | None = None) -> int:
+    """An integer from `least` to `most`, both included."""
+    if not isinstance(value, int) or isinstance(value, bool) or not _within(value, least, most):
+        raise InvalidRequest(f"{param} must be an integer {_range(least, most)}.", param=param)
+    return value
+
+
+def number_of(value: JSON, param: str, least: float, most: float) -> float:
+    """A number from `least` to `most`, both included."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not _within(value, least, most):
+        raise InvalidRequest(f"{param} must be a number {_range(least, most)}.", param=param)
+    return value
+
+
+def object_of(value: JSON, param: str) -> JSONObject:
+    """An object, with whatever members."""
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{param} must be an object.", param=param)
+    return value
+
+
+def array_of(value: JSON, param: str, most: int | None = None) -> list[JSON]:
+    """An array of at least one and at most `most` values."""
+    if not isinstance(value, list) or not _within(len(value), 1, most):
+        size = "one or more" if most is None else f"1 to {most}"
+        raise InvalidRequest(f"{param} must be an array of {size} entries.", param=param)
+    return value
+
+
+def _within(value: float, least: float, most: float | None) -> bool:
+    return least <= value and (most is None or value <= most)
+
+
+def _range(least: float, most: float | None) -> str:
+    return f"of at least {least}" if most is None else f"from {least} to {most}"

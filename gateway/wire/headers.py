@@ -1,0 +1,62 @@
+"""What of an upstream's answer may pass to the client.
+
+Hop-by-hop headers (RFC 9110, 7.6.1) belong to one connection. Cookies and transport policy
+belong to MiniToolAI's own site, not to the gateway's. `date` and `server` are the gateway's to
+say, and so are request ids, rate limits and everything named `x-gateway-…`. The organisation's
+key never passes, wherever the upstream may have put it.
+"""
+
+from collections.abc import Iterable
+
+Header = tuple[bytes, bytes]
+
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-authentication-info",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_OF_THE_SITE = frozenset(
+    {
+        b"alt-svc",
+        b"clear-site-data",
+        b"nel",
+        b"report-to",
+        b"reporting-endpoints",
+        b"set-cookie",
+        b"set-cookie2",
+        b"strict-transport-security",
+    }
+)
+_SAID_BY_THE_GATEWAY = frozenset({b"content-length", b"date", b"server", b"x-request-id"})
+_STAY_BEHIND = _HOP_BY_HOP | _OF_THE_SITE | _SAID_BY_THE_GATEWAY
+_STAY_BEHIND_PREFIXES = (b"x-gateway-", b"x-ratelimit-")
+
+
+def response_headers(headers: Iterable[Header], secret: bytes = b"") -> list[Header]:
+    """The headers that pass, in their order, names in lower case, values with `secret` masked."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    named = {
+        token.strip().lower()
+        for name, value in lowered
+        if name == b"connection"
+        for token in value.split(b",")
+    }
+    return [
+        (name, mask(value, secret))
+        for name, value in lowered
+        if name not in _STAY_BEHIND and name not in named and not name.startswith(_STAY_BEHIND_PREFIXES)
+    ]
+
+
+def mask(data: bytes, secret: bytes) -> bytes:
+    """Replace each occurrence of `secret` by asterisks of the same length."""
+    return data.replace(secret, b"*" * len(secret)) if secret else data

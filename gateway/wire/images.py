@@ -1,0 +1,182 @@
+"""Images: a submission costs one image, whatever its size; its answer names a job that is polled.
+
+Source: upstream-contract.md, "Images" and "Image jobs".
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from gateway.billing.errors import InvalidRequest
+from gateway.billing.prices import PriceList
+from gateway.billing.usage import Usage
+from gateway.wire.call import Call, Outcome
+from gateway.wire.fields import choice_of, integer_of, number_of, refuse_unknown, string_of
+from gateway.wire.strictjson import JSON, JSONObject, encode
+
+KIND = "image"
+ANSWER_BYTES_MAX = 1024 * 1024
+JOB_CHARACTERS_MAX = 200
+
+PollState = Literal["success", "error", "pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRules:
+    """The documented ranges, both ends included. New schedulers are configuration."""
+
+    schedulers: tuple[str, ...] = (
+        "Euler a",
+        "Euler",
+        "LMS",
+        "Heun",
+        "DPM2",
+        "DPM2 a",
+        "DPM++ 2S a",
+        "DPM++ 2M",
+        "DPM++ SDE",
+        "DPM++ 2M SDE",
+        "DPM fast",
+        "LMS Karras",
+        "DPM2 Karras",
+        "DPM2 a Karras",
+        "DPM++ 2S a Karras",
+        "DPM++ 2M Karras",
+        "DPM++ SDE Karras",
+        "DPM++ 2M SDE Karras",
+    )
+    steps_max: int = 8
+    cfg_scale_max: int = 7
+    side_pixels_min: int = 256
+    side_pixels_max: int = 1344
+
+
+def inspect_image(fields: JSONObject, rules: ImageRules, prices: PriceList) -> Call:
+    """Validate a submission: one image of a model that has a price.
+
+    Raises InvalidRequest and UnsupportedParameter (400, `param` names the field) and ModelNotFound (404).
+    """
+    refuse_unknown(fields, _FIELDS)
+    price = prices.of(string_of(fields.get("model"), "model"), KIND)
+    string_of(fields.get("prompt"), "prompt")
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "negativePrompt" in given:
+        string_of(given["negativePrompt"], "negativePrompt")
+    if "scheduler" in given:
+        choice_of(given["scheduler"], "scheduler", rules.schedulers)
+    if "steps" in given:
+        integer_of(given["steps"], "steps", 1, rules.steps_max)
+    if "cfgScale" in given:
+        number_of(given["cfgScale"], "cfgScale", 1, rules.cfg_scale_max)
+    for side in ("width", "height"):
+        if side in given:
+            integer_of(given[side], side, rules.side_pixels_min, rules.side_pixels_max)
+    one = Usage(units=1)
+    return Call(kind=KIND, model=price.model, body=encode(fields), bound=one, usage_max=one)
+
+
+class ImageMeter:
+    """Reads the answer to a submission: accepted means one image is owed. See `wire.call.Meter`."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes; what is above 1 MiB is no answer of this kind and is not kept."""
+        self._body += chunk[: ANSWER_BYTES_MAX + 1 - len(self._body)]
+
+    @property
+    def done(self) -> bool:
+        """The whole answer is here: it names a job."""
+        return self.job is not None
+
+    @property
+    def job(self) -> tuple[str, str] | None:
+        """The accepted job, (jobid, signature), as a poll will name it; None before or without one."""
+        answer = _object_of(self._body)
+        if answer is None or answer.get("status") != "success":
+            return None
+        try:
+            return _job_of(answer)
+        except InvalidRequest:
+            return None
+
+    def outcome(self) -> Outcome:
+        """One image if a job was accepted; an anomaly if the upstream said so but named none."""
+        if self.job is not None:
+            return Outcome(usage=self._call.bound, began=True)
+        answer = _object_of(self._body)
+        accepted = answer is not None and answer.get("status") == "success"
+        return Outcome(anomaly=accepted, began=accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A question about one job. `body` is what to send upstream."""
+
+    jobid: str
+    signature: str
+
+    @property
+    def body(self) -> bytes:
+        """The documented shape: both are strings, though the submission answers an integer."""
+        return encode({"jobid": self.jobid, "signature": self.signature})
+
+
+def inspect_poll(fields: JSONObject) -> Poll:
+    """Validate a poll; `jobid` may be the integer of the submission's answer or its digits.
+
+    Raises InvalidRequest and UnsupportedParameter (400, `param` names the field).
+    """
+    refuse_unknown(fields, ("jobid", "signature"))
+    return Poll(*_job_of(fields))
+
+
+def poll_state(body: bytes) -> PollState:
+    """What an answer to a poll says; whatever is neither success nor error is pending."""
+    status = (_object_of(body) or {}).get("status")
+    if status == "success":
+        return "success"
+    return "error" if status == "error" else "pending"
+
+
+def poll_image_url(body: bytes) -> str | None:
+    """Where the finished image is, if the answer says so."""
+    url = (_object_of(body) or {}).get("image_url")
+    return url if isinstance(url, str) and url else None
+
+
+_FIELDS = (
+    "model",
+    "prompt",
+    "negativePrompt",
+    "scheduler",
+    "steps",
+    "cfgScale",
+    "width",
+    "height",
+)
+
+
+def _job_of(fields: JSONObject) -> tuple[str, str]:
+    jobid = fields.get("jobid")
+    if isinstance(jobid, int) and not isinstance(jobid, bool):
+        jobid = str(jobid)
+    return _name_of(jobid, "jobid"), _name_of(fields.get("signature"), "signature")
+
+
+def _name_of(value: JSON, param: str) -> str:
+    return string_of(value, param, characters_max=JOB_CHARACTERS_MAX, empty=False)
+
+
+def _object_of(body: bytes | bytearray) -> JSONObject | None:
+    """The answer as an object; None for whatever else a broken upstream sends."""
+    if len(body) > ANSWER_BYTES_MAX:
+        return None
+    try:
+        answer: JSON = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
