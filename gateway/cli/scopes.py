@@ -157,8 +157,12 @@ def new_scope(group: Group, arguments: argparse.Namespace) -> JSONObject:
 
 
 def show_list(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
-    query = {name: getattr(arguments, name) for name in ("org", *group.filters)}
-    scopes = list(control_plane.items(group.collection, **query))
+    wanted = {name: getattr(arguments, name) for name in group.filters if getattr(arguments, name)}
+    scopes = [
+        scope
+        for scope in control_plane.items(group.collection, org=arguments.org)
+        if all(scope.get(name) == value for name, value in wanted.items())
+    ]
     if arguments.json:
         print_json({"data": scopes})
         return 0
@@ -207,7 +211,7 @@ def print_scope(group: Group, scope: Mapping[str, Any], *, as_json: bool) -> Non
         "role",
         "expires_at",
         "blocked",
-        "revoked",
+        "revoked_at",
         "models",
     )
     print_fields({name: scope.get(name) for name in dict.fromkeys(names)})

@@ -1,5 +1,6 @@
 """Finding commands, and what a person sees when one fails."""
 
+import importlib
 import json
 import os
 import socket
@@ -18,6 +19,12 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == main(["--help"])
     shown = capsys.readouterr().out
     assert [] == [name for name in COMMANDS if f"  {name} " not in shown]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_can_be_loaded(name: str) -> None:
+    """Commands are named as text and loaded late, so that nothing but this notices a wrong name."""
+    assert callable(importlib.import_module(COMMANDS[name].module).main)
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

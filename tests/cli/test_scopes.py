@@ -91,9 +91,19 @@ def test_list_reads_all_pages_into_one_table(
 def test_an_empty_list_says_so(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """Titles over nothing look like a failure."""
     control_plane.answers("GET", "/admin/v1/users", {"data": [], "next_cursor": None})
-    assert 0 == main(["users", "list", "--team", "research"])
-    assert {"team": "research", "limit": "1000"} == control_plane.requests[0].query
+    assert 0 == main(["users", "list"])
     assert "There are no users yet.\n" == capsys.readouterr().out
+
+
+def test_a_list_can_be_narrowed_to_a_team(
+    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The control plane lists all; who looks after one team wants to see that one."""
+    users = [{"id": "an", "team": "research"}, {"id": "binh", "team": "sales"}]
+    control_plane.answers("GET", "/admin/v1/users", {"data": users, "next_cursor": None})
+    assert 0 == main(["users", "list", "--team", "sales", "--json"])
+    assert {"limit": "1000"} == control_plane.requests[0].query
+    assert ["binh"] == [user["id"] for user in json.loads(capsys.readouterr().out)["data"]]
 
 
 @pytest.mark.parametrize(
