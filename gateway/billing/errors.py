@@ -167,6 +167,12 @@ class UpstreamError(GatewayError):
     source = "upstream"
 
 
+class UpstreamBrokeOff(UpstreamError):
+    """The request was sent and the connection ended: it may have been billed, so it is not to be repeated blindly."""
+
+    should_retry = False
+
+
 class UpstreamRefused(UpstreamError):
     """MiniToolAI answered 401, 402 or 403: the organisation's key or balance, not the caller's."""
 

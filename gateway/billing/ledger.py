@@ -3,7 +3,8 @@
 A hold is placed before the call (`open`) and ends once: `captured` at the actual cost, `released` at nothing, or
 `expired`. Every end writes one entry; a correction is another entry. Balances are nothing but sums of entries.
 
-Signs: `cost_nano_usd` is what the entry adds to `spent`: positive for a capture, zero for a release, negative for a refund.
+Signs: `cost_nano_usd` is what the entry adds to `spent`: positive for a capture, zero for a release, negative for a
+refund.
 """
 
 from collections import defaultdict
@@ -12,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.billing.principal import Scope
+from gateway.billing.usage import Usage
 
 HoldState = Literal["open", "captured", "released", "expired"]
-EntryType = Literal[
-    "capture", "release", "expire", "late_capture", "refund", "credit", "transfer", "adjustment"
-]
+EntryType = Literal["capture", "release", "expire", "late_capture", "refund", "credit", "transfer", "adjustment"]
 RESOLUTIONS: frozenset[str] = frozenset({"capture", "release", "expire"})
 """Entry types that end a hold: each hold has exactly one of them."""
 
@@ -30,8 +30,6 @@ ANOMALY = "anomaly"
 """The upstream's usage was impossible (negative, boolean, above the model's size): the whole hold was charged."""
 OVERRUN = "overrun"
 """The actual charge was above its hold."""
-CLIENT_LEFT = "client_left"
-"""The client left before the answer's end; the charge is what the upstream's usage says, or an estimate."""
 
 INEXACT: frozenset[str] = frozenset({ESTIMATED, UNANSWERED, ANOMALY})
 """Flags of entries that need not equal the upstream's bill."""
@@ -69,6 +67,20 @@ class Entry:
     def scopes(self) -> tuple[Scope, ...]:
         user = () if self.user is None else (Scope("user", self.user),)
         return (Scope("organisation", self.org), Scope("team", self.team), *user, Scope("key", self.key))
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """How a hold ends: `capture` with a cost, or `release` with none; and what the entry says it was for."""
+
+    type: EntryType
+    cost_nano_usd: int = 0
+    usage: Usage = Usage()
+    usage_source: UsageSource = "upstream"
+    flags: tuple[str, ...] = ()
+
+
+RELEASE = Posting("release")
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,8 @@ class PriceList:
         if price is None or price.kind != kind:
             known = ", ".join(self.models(kind)) or "none"
             raise ModelNotFound(
-                f"There is no {kind} model {model[:80]!r} with a price. Models for {kind}: {known}.", param="model"
+                f"There is no {kind} model {model[:80]!r} with a price. Models for {kind}: {known}.",
+                param="model",
             )
         return price
 

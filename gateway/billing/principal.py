@@ -39,7 +39,6 @@ class Principal:
     team: str
     user: str | None
     key: str
-    role: Role = "member"
 
     def scopes(self) -> tuple[Scope, ...]:
         """Outermost first: the order in which refusals are reported."""

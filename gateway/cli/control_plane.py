@@ -85,9 +85,7 @@ class ControlPlane:
                 " or name another with --url or GATEWAY_URL"
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CommandError(
-                f"the call to {self.url} failed: {str(error) or type(error).__name__}"
-            ) from error
+            raise CommandError(f"the call to {self.url} failed: {str(error) or type(error).__name__}") from error
         return self._answer_of(response)
 
     def _answer_of(self, response: httpx.Response) -> JSONObject:
@@ -111,9 +109,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", default=os.environ.get("GATEWAY_URL", DEFAULT_URL), help="the gateway (default: %(default)s)"
     )
-    parser.add_argument(
-        "--org", metavar="ID", help="the organisation, where there is more than the default one"
-    )
+    parser.add_argument("--org", metavar="ID", help="the organisation, where there is more than the default one")
     parser.add_argument("--json", action="store_true", help="print JSON as the gateway answered it")
 
 

@@ -40,9 +40,7 @@ def main(argv: Sequence[str]) -> int:
             newest = deque(control_plane.items("ledger", **query), maxlen=arguments.count)
             print_entries(newest, as_json=arguments.json)
         else:
-            print_entries(
-                control_plane.items("ledger", count_max=arguments.count, **query), as_json=arguments.json
-            )
+            print_entries(control_plane.items("ledger", count_max=arguments.count, **query), as_json=arguments.json)
     return 0
 
 
@@ -53,9 +51,7 @@ def ledger_parser() -> argparse.ArgumentParser:
     listing.add_argument("-n", "--count", type=positive, metavar="N", help="at most N entries (default: all)")
     tailing = actions.add_parser("tail", help="show the newest entries")
     tailing.add_argument("-n", "--count", type=positive, default=20, metavar="N", help="default: %(default)s")
-    tailing.add_argument(
-        "-f", "--follow", action="store_true", help="then show each new entry, until interrupted"
-    )
+    tailing.add_argument("-f", "--follow", action="store_true", help="then show each new entry, until interrupted")
     for action in (listing, tailing):
         add_connection_arguments(action)
         add_period_arguments(action)

@@ -19,9 +19,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "serve": Command("gateway.cli.serve", "run the gateway"),
-    "emulator": Command(
-        "gateway.emulator.__main__", "run MiniToolAI on this machine: free, offline, with faults"
-    ),
+    "emulator": Command("gateway.emulator.__main__", "run MiniToolAI on this machine: free, offline, with faults"),
     "teams": Command("gateway.cli.teams", "create, list, show, set, block and unblock teams"),
     "users": Command("gateway.cli.users", "create, list, show, set, block and unblock users"),
     "keys": Command("gateway.cli.keys", "create, list, show, set, block, unblock and revoke sub-keys"),

@@ -88,9 +88,7 @@ def add_action(actions: Any, name: str, action: Action, summary: str) -> argpars
     return parser
 
 
-def add_setting_arguments(
-    parser: argparse.ArgumentParser, fields: Sequence[Field], *, creating: bool
-) -> None:
+def add_setting_arguments(parser: argparse.ArgumentParser, fields: Sequence[Field], *, creating: bool) -> None:
     for field in fields:
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -166,9 +164,7 @@ def show_list(group: Group, control_plane: ControlPlane, arguments: argparse.Nam
     if arguments.json:
         print_json({"data": scopes})
         return 0
-    rows = [
-        scope | {"budgets": [budget_text(each) for each in scope.get("budgets") or []]} for scope in scopes
-    ]
+    rows = [scope | {"budgets": [budget_text(each) for each in scope.get("budgets") or []]} for scope in scopes]
     print_table(group.columns, rows, empty=f"There are no {group.collection} yet.")
     return 0
 

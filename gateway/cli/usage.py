@@ -51,9 +51,7 @@ def add_period_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="a date, or an RFC 3339 instant (default: the start of this month)",
     )
-    parser.add_argument(
-        "--to", metavar="TIME", help="a date, itself included, or an instant, itself not included"
-    )
+    parser.add_argument("--to", metavar="TIME", help="a date, itself included, or an instant, itself not included")
 
 
 def print_report(report: JSONObject) -> None:

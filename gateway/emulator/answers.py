@@ -158,9 +158,7 @@ def _head(request: ChatRequest) -> dict[str, Any]:
     }
 
 
-def _chunk(
-    head: dict[str, Any], index: int, delta: dict[str, str], finish_reason: str | None
-) -> dict[str, Any]:
+def _chunk(head: dict[str, Any], index: int, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
     choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
     return {**head, "choices": [choice], "usage": None}
 

@@ -68,9 +68,7 @@ class Bill:
     def balance_nano_usd(self) -> int:
         return self.opening_balance_nano_usd - self.generated_nano_usd
 
-    def open(
-        self, kind: str, model: str, cost_nano_usd: int, request_id: str | None, fault: str | None
-    ) -> Line | None:
+    def open(self, kind: str, model: str, cost_nano_usd: int, request_id: str | None, fault: str | None) -> Line | None:
         """A line for a call of this cost, or None when balance and running calls leave no room for it."""
         if cost_nano_usd > self.balance_nano_usd - self.held_nano_usd:
             return None

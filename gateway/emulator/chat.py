@@ -41,9 +41,7 @@ async def chat(account: Account, exchange: Exchange, body: bytes) -> None:
         bill.close(line)
 
 
-async def _serve(
-    account: Account, exchange: Exchange, answer: Answer, faults: Faults, bill: Bill, line: Line
-) -> None:
+async def _serve(account: Account, exchange: Exchange, answer: Answer, faults: Faults, bill: Bill, line: Line) -> None:
     reply = replaced(faults, exchange.header(b"authorization") or "")
     if reply is None:
         # The model reads the prompt as soon as the call is accepted, whether or not its answer ever arrives.

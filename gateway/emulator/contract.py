@@ -46,9 +46,7 @@ SCHEDULERS = (
     "DPM++ 2M SDE", "DPM fast", "LMS Karras", "DPM2 Karras", "DPM2 a Karras", "DPM++ 2S a Karras",
     "DPM++ 2M Karras", "DPM++ SDE Karras", "DPM++ 2M SDE Karras",
 )  # fmt: skip
-IMAGE_FIELDS = frozenset(
-    ("model", "prompt", "negativePrompt", "scheduler", "steps", "cfgScale", "width", "height")
-)
+IMAGE_FIELDS = frozenset(("model", "prompt", "negativePrompt", "scheduler", "steps", "cfgScale", "width", "height"))
 
 
 class BadRequest(Exception):
@@ -120,9 +118,7 @@ def parse_chat(raw: bytes) -> ChatRequest:
 
     # What is left out means its default and `stream` changes nothing, so neither may change the answer.
     meaning = {
-        name: value
-        for name, value in body.items()
-        if name not in {"stream", "max_tokens"} and value is not None
+        name: value for name, value in body.items() if name not in {"stream", "max_tokens"} and value is not None
     }
     meaning |= {"temperature": float(temperature), "max_completion_tokens": tokens_max, "n": choices}
     return ChatRequest(model, parsed, tokens_max, choices, _digest(meaning))
@@ -194,11 +190,7 @@ def _message(message: object, where: str) -> Message:
 def _part(part: object, where: str) -> str | ImagePart:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
-    if (
-        not isinstance(part, dict)
-        or part.get("type") != "image_url"
-        or not isinstance(part.get("image_url"), dict)
-    ):
+    if not isinstance(part, dict) or part.get("type") != "image_url" or not isinstance(part.get("image_url"), dict):
         raise BadRequest(f"{where} must be a text or an image_url part", where)
     image = part["image_url"]
     url, detail = image.get("url"), image.get("detail", "auto")

@@ -127,10 +127,7 @@ class _Writer:
                 # is seen. None after the last, or a client content with [DONE] would count as gone.
                 await asyncio.sleep(0)
             self._written = True
-            if (
-                self._body_bytes_max is not None
-                and self._exchange.sent_bytes + len(piece) > self._body_bytes_max
-            ):
+            if self._body_bytes_max is not None and self._exchange.sent_bytes + len(piece) > self._body_bytes_max:
                 await self._exchange.write(piece[: self._body_bytes_max - self._exchange.sent_bytes])
                 return False
             await self._exchange.write(piece)

@@ -185,6 +185,4 @@ class FaultQueue:
         self._queue.clear()
 
     def listed(self) -> list[dict[str, object]]:
-        return [
-            {"fault": item.faults.text, "count": item.left, "kinds": list(item.kinds)} for item in self._queue
-        ]
+        return [{"fault": item.faults.text, "count": item.left, "kinds": list(item.kinds)} for item in self._queue]

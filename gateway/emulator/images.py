@@ -54,9 +54,7 @@ async def poll(account: Account, exchange: Exchange, body: bytes) -> None:
     faults = account.faults_of(exchange, "poll", "")
     reply = replaced(faults, exchange.header(b"authorization") or "")
     if reply is None:
-        reply = json_reply(
-            200, _state(account.jobs.find(jobid, signature), exchange.header(b"host") or "localhost")
-        )
+        reply = json_reply(200, _state(account.jobs.find(jobid, signature), exchange.header(b"host") or "localhost"))
     await _send(account, exchange, reply, faults)
 
 

@@ -77,9 +77,7 @@ class Jobs:
     def find(self, jobid: str, signature: str) -> Job | None:
         """The job of this pair, None when it is unknown or the signature is another's."""
         job = self.by_number(jobid)
-        if job is None or not secrets.compare_digest(
-            job.signature.encode(), signature.encode(errors="replace")
-        ):
+        if job is None or not secrets.compare_digest(job.signature.encode(), signature.encode(errors="replace")):
             return None
         return job
 

@@ -63,9 +63,7 @@ def running(options: EmulatorOptions | None = None) -> Iterator[str]:
 class _Server(uvicorn.Server):
     """uvicorn that announces when it listens and, when it stops, drops what is still open."""
 
-    def __init__(
-        self, options: EmulatorOptions, listener: socket.socket, announce: Callable[[str], None]
-    ) -> None:
+    def __init__(self, options: EmulatorOptions, listener: socket.socket, announce: Callable[[str], None]) -> None:
         config = uvicorn.Config(
             create_app(options),
             http=_Protocol,

@@ -79,9 +79,7 @@ def _html(status: int, title: str) -> Reply:
 
 REPLIES: dict[str, Callable[[Faults, str], Reply]] = {
     "status": _status,
-    "json200": lambda faults, authorization: error_reply(
-        200, "emulated error with status 200", "emulated_error"
-    ),
+    "json200": lambda faults, authorization: error_reply(200, "emulated error with status 200", "emulated_error"),
     "html200": lambda faults, authorization: _html(200, "Maintenance"),
     "redirect": lambda faults, authorization: Reply(
         307, b"", HTML, ((b"location", b"http://redirected.invalid/api/"),)

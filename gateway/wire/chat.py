@@ -112,9 +112,7 @@ def _max_completion_tokens(fields: JSONObject, rules: ChatRules) -> int:
 
 def _bound_of(prompt: PromptText) -> int:
     """At most so many tokens: one for each UTF-8 byte of its texts, plus what is not text."""
-    return prompt.extra_tokens + sum(
-        len(text) if text.isascii() else len(text.encode()) for text in prompt.texts
-    )
+    return prompt.extra_tokens + sum(len(text) if text.isascii() else len(text.encode()) for text in prompt.texts)
 
 
 def _prompt_of(fields: JSONObject, rules: ChatRules, price: ModelPrice) -> PromptText:
@@ -177,8 +175,7 @@ def _image_tokens(value: JSON, where: str, price: ModelPrice) -> int:
     refuse_unknown(image, ("url", "detail"), f"{where}.")
     if not _IMAGE_URL.match(string_of(image.get("url"), f"{where}.url")):
         raise InvalidRequest(
-            f"{where}.url must begin with http://, https:// or data:image/…;base64, "
-            "with jpeg, jpg, png, webp or gif.",
+            f"{where}.url must begin with http://, https:// or data:image/…;base64, with jpeg, jpg, png, webp or gif.",
             param=f"{where}.url",
         )
     detail = choice_of(image.get("detail", "auto"), f"{where}.detail", _DETAILS)

@@ -44,12 +44,7 @@ _STAY_BEHIND_PREFIXES = (b"x-gateway-", b"x-ratelimit-")
 def response_headers(headers: Iterable[Header], secret: bytes = b"") -> list[Header]:
     """The headers that pass, in their order, names in lower case, values with `secret` masked."""
     lowered = [(name.lower(), value) for name, value in headers]
-    named = {
-        token.strip().lower()
-        for name, value in lowered
-        if name == b"connection"
-        for token in value.split(b",")
-    }
+    named = {token.strip().lower() for name, value in lowered if name == b"connection" for token in value.split(b",")}
     return [
         (name, mask(value, secret))
         for name, value in lowered

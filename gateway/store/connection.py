@@ -1,0 +1,58 @@
+"""Open Redis and refuse a server that cannot keep books."""
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from gateway.store.keys import SCHEMA, SCHEMA_VERSION
+
+_SCHEMES = ("redis://", "rediss://", "unix://")
+_CONNECTIONS_MAX = 64
+_CONNECT_TIMEOUT_S = 2.0
+
+
+class UnfitRedis(RuntimeError):
+    """The server answers but must not be used; the text says why and what to change."""
+
+
+def open_redis(url: str, timeout_s: float) -> Redis:
+    """A client that never retries on its own: a command whose answer was lost may have been applied.
+
+    Raises ValueError: the URL is of a form this version does not know.
+    """
+    if not url.startswith(_SCHEMES):
+        raise ValueError(f"REDIS_URL must begin with one of {', '.join(_SCHEMES)}")
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS_MAX,
+        timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=_CONNECT_TIMEOUT_S,
+    )
+    return Redis(connection_pool=pool)
+
+
+async def check_fit(redis: Redis) -> None:
+    """Refuse an evicting server and a foreign schema; claim the schema of an empty one.
+
+    Raises UnfitRedis, or RedisError when there is no answer.
+    """
+    memory = await redis.info("memory")
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise UnfitRedis(
+            f"Redis would evict keys (maxmemory-policy {policy}), and with them balances; set it to noeviction"
+        )
+    await redis.set(SCHEMA, SCHEMA_VERSION, nx=True)
+    stored = await redis.get(SCHEMA)
+    if stored != SCHEMA_VERSION.encode():
+        raise UnfitRedis(f"Redis holds books of schema {stored!r}, this gateway keeps schema {SCHEMA_VERSION}")
+
+
+async def is_ready(redis: Redis) -> bool:
+    try:
+        return bool(await redis.ping())
+    except (RedisError, OSError, TimeoutError):
+        return False

@@ -1,0 +1,141 @@
+"""Image jobs: whose they are, and which are still to be polled.
+
+A job is bound to the hold that paid for it before its submission is answered, so a client can never know of a job
+that the gateway does not. Jobs are found by a digest of (jobid, signature): who does not know the pair finds nothing.
+A job that nobody polls to its end is due again and again, ever more rarely, until `give_up_at_ms`.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.billing.principal import Principal
+from gateway.store.keys import Keys, job_digest, job_pointer
+from gateway.store.ledger import HoldRequest
+from gateway.store.scripts import ScriptRunner, load, unavailable
+
+KEEP_MS = 7 * 24 * 3600 * 1000
+"""How long a job can be polled through the gateway."""
+_CLAIM_MS = 60_000
+
+JobState = Literal["pending", "success", "error", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One submitted image. `hold` is what paid for it."""
+
+    jobid: str
+    signature: str
+    hold: HoldRequest
+    submitted_at_ms: int
+    state: JobState = "pending"
+
+    @property
+    def digest(self) -> str:
+        return job_digest(self.jobid, self.signature)
+
+
+class Jobs:
+    def __init__(self, redis: Redis, scripts: ScriptRunner) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._claim = load("claim_jobs")
+
+    async def bind(self, job: Job, first_poll_ms: int) -> None:
+        """Remember a job as pending, due at `first_poll_ms`. Idempotent. Raises LedgerUnavailable."""
+        keys, digest = Keys(job.hold.principal.org), job.digest
+        try:
+            await self._redis.set(job_pointer(digest), keys.org, px=KEEP_MS)
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hset(keys.job(digest), mapping={"about": _stored(job)})
+            pipeline.hsetnx(keys.job(digest), "state", "pending")
+            pipeline.pexpire(keys.job(digest), KEEP_MS)
+            pipeline.zadd(keys.jobs_due, {digest: first_poll_ms}, nx=True)
+            await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+    async def find(self, jobid: str, signature: str) -> Job | None:
+        """The job of this pair, in whatever organisation, or None: a pair never submitted through this gateway."""
+        return await self._find(job_digest(jobid, signature))
+
+    async def _find(self, digest: str) -> Job | None:
+        try:
+            org = cast(bytes | None, await self._redis.get(job_pointer(digest)))
+            if org is None:
+                return None
+            stored, state = await self._redis.hmget(Keys(org.decode()).job(digest), ["about", "state"])
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+        if stored is None or state is None:
+            return None
+        return _job(json.loads(stored), cast(JobState, cast(bytes, state).decode()))
+
+    async def claim_due(self, org: str, count: int) -> list[Job]:
+        """Jobs to be polled now; for a minute nobody else is given them."""
+        reply = await self._scripts.run(self._claim, [Keys(org).jobs_due], [count, _CLAIM_MS])
+        digests = [cast(bytes, member).decode() for member in reply]
+        found = {digest: await self._find(digest) for digest in digests}
+        for digest, job in found.items():
+            if job is None:
+                await self._forget(org, digest)
+        return [job for job in found.values() if job is not None]
+
+    async def poll_again(self, job: Job, at_ms: int) -> None:
+        """Make a claimed job due again. A job that ended meanwhile stays ended."""
+        try:
+            await self._redis.zadd(Keys(job.hold.principal.org).jobs_due, {job.digest: at_ms}, xx=True)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+    async def finish(self, job: Job, state: JobState) -> None:
+        """End a job that needs no refund: nobody polls it on the gateway's behalf any more."""
+        org = job.hold.principal.org
+        try:
+            await self._redis.hset(Keys(org).job(job.digest), "state", state)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+        await self._forget(org, job.digest)
+
+    async def _forget(self, org: str, digest: str) -> None:
+        try:
+            await self._redis.zrem(Keys(org).jobs_due, digest)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+
+
+def _stored(job: Job) -> str:
+    hold, who = job.hold, job.hold.principal
+    about = {
+        "jobid": job.jobid,
+        "signature": job.signature,
+        "submitted_at_ms": job.submitted_at_ms,
+        "hold": hold.hold_id,
+        "request_id": hold.request_id,
+        "org": who.org,
+        "team": who.team,
+        "user": who.user,
+        "key": who.key,
+        "kind": hold.kind,
+        "model": hold.model,
+        "amount_nano_usd": hold.amount_nano_usd,
+        "price_version": hold.price_version,
+    }
+    return json.dumps(about, separators=(",", ":"))
+
+
+def _job(about: dict[str, str], state: JobState) -> Job:
+    hold = HoldRequest(
+        hold_id=about["hold"],
+        request_id=about["request_id"],
+        principal=Principal(about["org"], about["team"], about["user"], about["key"]),
+        kind=about["kind"],
+        model=about["model"],
+        amount_nano_usd=int(about["amount_nano_usd"]),
+        price_version=about["price_version"],
+    )
+    return Job(about["jobid"], about["signature"], hold, int(about["submitted_at_ms"]), state)

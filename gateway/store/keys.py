@@ -1,0 +1,65 @@
+"""The only place that spells Redis keys.
+
+Every key of an organisation carries its name as the hash tag, so that each script stays within one Redis Cluster
+slot and organisations spread over shards. Two keys stand outside: the schema version, and the pointer from
+an image job to its organisation, since a poll may come without a sub-key.
+"""
+
+import hashlib
+
+from gateway.billing.principal import Scope
+
+SCHEMA = "gw:schema"
+SCHEMA_VERSION = "1"
+
+
+def job_pointer(digest: str) -> str:
+    """Names the organisation of an image job."""
+    return f"gw:job:{digest}"
+
+
+def job_digest(jobid: str, signature: str) -> str:
+    """One name for the pair a poll must know; the signature itself never becomes part of a key."""
+    return hashlib.sha256(f"{jobid}\n{signature}".encode()).hexdigest()
+
+
+class Keys:
+    """The keys of one organisation."""
+
+    def __init__(self, org: str) -> None:
+        self.org = org
+        self._prefix = f"gw:{{{org}}}:"
+        self.leases = self._prefix + "leases"
+        self.ledger = self._prefix + "ledger"
+        self.checkpoint = self._prefix + "checkpoint"
+        self.jobs_due = self._prefix + "jobs-due"
+
+    def settings(self, scope: Scope) -> str:
+        """JSON of a scope as the control plane takes and gives it."""
+        return f"{self._prefix}settings:{scope.kind}:{scope.id}"
+
+    def state(self, scope: Scope) -> str:
+        """The packed string admission reads and writes (ADR 0003)."""
+        return f"{self._prefix}scope:{scope.kind}:{scope.id}"
+
+    def index(self, kind: str) -> str:
+        """Sorted set of the ids of one kind of scope."""
+        return f"{self._prefix}index:{kind}"
+
+    def digest(self, digest: str) -> str:
+        """From the digest of a sub-key to who owns it."""
+        return f"{self._prefix}digest:{digest}"
+
+    def hold(self, hold_id: str) -> str:
+        return f"{self._prefix}hold:{hold_id}"
+
+    def job(self, digest: str) -> str:
+        return f"{self._prefix}job:{digest}"
+
+    def prices(self, version: str) -> str:
+        """The price list of a version, as it was when calls were priced by it."""
+        return f"{self._prefix}prices:{version}"
+
+    def cells(self, grain: str, period: str, axis: str) -> str:
+        """Report cells: one hash for a day, month or hour and one way to group it."""
+        return f"{self._prefix}cells:{grain}:{period}:{axis}"

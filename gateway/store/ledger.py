@@ -1,0 +1,284 @@
+"""The ledger of holds and entries: admit, settle, release, refund, and reading it back.
+
+Each change is one script and one round trip. A hold's id makes each of them idempotent, so whatever had no answer
+may be sent again. Times in answers are Redis's; the gateway's own clock only guesses the windows, and
+is corrected by `stale_window`.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.billing.budget import WINDOWS, Calendar, Span, Spans, Window
+from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.ledger import Entry, EntryType, OpenHold, Posting
+from gateway.billing.principal import Principal, Scope
+from gateway.store.keys import Keys
+from gateway.store.packed import unpack_hold
+from gateway.store.scripts import Argument, ScriptRunner, load, unavailable
+
+TOMBSTONE_MS = 48 * 3600 * 1000
+_PAGE = 1000
+
+_Rows = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """What admission needs to know of one call."""
+
+    hold_id: str
+    request_id: str
+    principal: Principal
+    kind: str
+    model: str
+    amount_nano_usd: int
+    price_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    admitted_at_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The state of a scope forbids the call. `reason`: unknown_scope, revoked, expired, blocked, model_not_allowed."""
+
+    reason: str
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class OverBudget:
+    """A limit would be passed: by what is spent (402), or only by what running calls hold (`only_held`, 429)."""
+
+    scope: Scope
+    window: Window
+    span: Span
+    limit_nano_usd: int
+    spent_nano_usd: int
+    held_nano_usd: int
+    required_nano_usd: int
+    only_held: bool
+
+
+Decision = Admitted | Refused | OverBudget
+
+
+class Ledger:
+    """The books of all organisations, as one gateway process sees them."""
+
+    def __init__(self, redis: Redis, scripts: ScriptRunner, calendar: Calendar, lease_s: float) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._calendar = calendar
+        self._lease_ms = int(lease_s * 1000)
+        self._spans: Spans | None = None
+        self._admit = load("admit")
+        self._settle = load("settle")
+        self._refund = load("refund")
+
+    async def admit(self, request: HoldRequest) -> Decision:
+        """Hold the call's amount at every scope above it, or say which scope refuses and why.
+
+        Raises LedgerUnavailable: no answer; the hold may stand, so `release` it by its id.
+        """
+        now_ms = int(time.time() * 1000)
+        for _ in range(3):
+            spans = self._spans_at(now_ms)
+            reply = await self._scripts.run(self._admit, self._admit_keys(request), self._admit_args(request, spans))
+            if reply[0] != b"stale_window":
+                return _decision(reply, request, self._calendar)
+            now_ms = cast(int, reply[1])
+        raise LedgerUnavailable("Redis's clock jumps between calls; check its machine's time synchronisation.")
+
+    async def settle(self, request: HoldRequest, posting: Posting) -> bool:
+        """End the hold and write its entry. False: it had ended before (nothing changed), or is not known.
+
+        Raises LedgerUnavailable: no answer; send it again.
+        """
+        keys = Keys(request.principal.org)
+        reply = await self._scripts.run(
+            self._settle,
+            [keys.hold(request.hold_id), keys.leases, keys.ledger, *_states(keys, request.principal)],
+            [
+                request.hold_id,
+                posting.type,
+                posting.cost_nano_usd,
+                _entry_json(request, posting),
+                TOMBSTONE_MS,
+            ],
+        )
+        return reply[0] == b"settled"
+
+    async def refund(self, job_digest: str, request: HoldRequest, posting: Posting, keep_ms: int) -> str:
+        """Give back what a failed job was charged, once.
+
+        Returns "refunded", "open" (its hold is not settled yet: ask again), "finished", "unknown" or
+        "nothing_to_refund".
+        """
+        keys = Keys(request.principal.org)
+        reply = await self._scripts.run(
+            self._refund,
+            [
+                keys.job(job_digest),
+                keys.jobs_due,
+                keys.hold(request.hold_id),
+                keys.ledger,
+                *_states(keys, request.principal),
+            ],
+            [job_digest, _entry_json(request, posting), keep_ms],
+        )
+        return cast(bytes, reply[0]).decode()
+
+    async def entries(
+        self, org: str, *, from_ms: int | None = None, after: str | None = None, count: int = _PAGE
+    ) -> list[Entry]:
+        """Up to `count` entries, oldest first: posted at or after `from_ms`, or behind the id `after`."""
+        start = f"({after}" if after else str(from_ms or 0)
+        try:
+            rows = cast(_Rows, await self._redis.xrange(Keys(org).ledger, min=start, max="+", count=count))
+        except RedisError as error:
+            raise unavailable(error) from error
+        return [_entry(row_id.decode(), fields) for row_id, fields in rows]
+
+    async def all_entries(self, org: str, *, from_ms: int | None = None) -> AsyncIterator[Entry]:
+        """Every entry, page by page."""
+        page = await self.entries(org, from_ms=from_ms)
+        while page:
+            for entry in page:
+                yield entry
+            page = await self.entries(org, after=page[-1].id)
+
+    async def open_holds(self, org: str, *, limit: int = _PAGE) -> list[OpenHold]:
+        """Holds of running calls, the next to expire first."""
+        keys = Keys(org)
+        try:
+            ids = [cast(bytes, member).decode() for member in await self._redis.zrange(keys.leases, 0, limit - 1)]
+            packed = await self._redis.mget([keys.hold(hold_id) for hold_id in ids]) if ids else []
+        except RedisError as error:
+            raise unavailable(error) from error
+        return [_open_hold(hold_id, cast(bytes, value)) for hold_id, value in zip(ids, packed, strict=True) if value]
+
+    async def open_hold_count(self, org: str) -> int:
+        try:
+            return await self._redis.zcard(Keys(org).leases)
+        except RedisError as error:
+            raise unavailable(error) from error
+
+    def _spans_at(self, now_ms: int) -> Spans:
+        # Windows change once a day; to work them out costs more than the rest of an admission's arguments.
+        if self._spans is None or not self._spans.hold(now_ms):
+            self._spans = self._calendar.spans_at(now_ms)
+        return self._spans
+
+    def _admit_keys(self, request: HoldRequest) -> list[str]:
+        keys = Keys(request.principal.org)
+        return [keys.hold(request.hold_id), keys.leases, *_states(keys, request.principal)]
+
+    def _admit_args(self, request: HoldRequest, spans: Spans) -> list[Argument]:
+        borders: list[Argument] = []
+        for span in (spans.day, spans.week, spans.month):
+            borders += [span.start_ms, cast(int, span.end_ms)]
+        about = json.dumps(_about(request), separators=(",", ":"))
+        return [request.hold_id, request.amount_nano_usd, request.model, self._lease_ms, about, *borders]
+
+
+def _states(keys: Keys, principal: Principal) -> list[str]:
+    return [keys.state(scope) for scope in principal.scopes()]
+
+
+def _about(request: HoldRequest) -> dict[str, object]:
+    who = request.principal
+    return {
+        "request_id": request.request_id,
+        "org": who.org,
+        "team": who.team,
+        "user": who.user,
+        "key": who.key,
+        "kind": request.kind,
+        "model": request.model,
+        "price_version": request.price_version,
+    }
+
+
+def _entry_json(request: HoldRequest, posting: Posting) -> str:
+    facts = _about(request) | {
+        "prompt_tokens": posting.usage.prompt_tokens,
+        "completion_tokens": posting.usage.completion_tokens,
+        "units": posting.usage.units,
+        "usage_source": posting.usage_source,
+        "flags": posting.flags,
+    }
+    return json.dumps(facts, separators=(",", ":"))
+
+
+def _decision(reply: Sequence[object], request: HoldRequest, calendar: Calendar) -> Decision:
+    outcome = cast(bytes, reply[0]).decode()
+    numbers = cast(Sequence[int], reply[1:])
+    if outcome == "admitted":
+        return Admitted(admitted_at_ms=numbers[0], deadline_ms=numbers[1])
+    if outcome == "resolved":
+        raise LedgerUnavailable(f"hold {request.hold_id} has already ended; ask again with a new request")
+    scope = request.principal.scopes()[numbers[0] - 1]
+    if outcome not in ("budget_exceeded", "budget_held"):
+        return Refused(outcome, scope)
+    window = WINDOWS[numbers[1] - 1]
+    return OverBudget(
+        scope=scope,
+        window=window,
+        span=Span(0, None) if window == "total" else calendar.spans_at(numbers[5]).of(window),
+        limit_nano_usd=numbers[2],
+        spent_nano_usd=numbers[3],
+        held_nano_usd=numbers[4],
+        required_nano_usd=request.amount_nano_usd,
+        only_held=outcome == "budget_held",
+    )
+
+
+def _entry(entry_id: str, fields: dict[bytes, bytes]) -> Entry:
+    facts = json.loads(fields[b"entry"])
+    return Entry(
+        id=entry_id,
+        at_ms=int(fields[b"at"]),
+        admitted_at_ms=int(fields[b"admitted"]),
+        type=cast(EntryType, fields[b"type"].decode()),
+        hold_id=fields[b"hold"].decode(),
+        cost_nano_usd=int(fields[b"cost"]),
+        request_id=facts["request_id"],
+        org=facts["org"],
+        team=facts["team"],
+        user=facts["user"],
+        key=facts["key"],
+        kind=facts["kind"],
+        model=facts["model"],
+        prompt_tokens=facts["prompt_tokens"],
+        completion_tokens=facts["completion_tokens"],
+        units=facts["units"],
+        usage_source=facts["usage_source"],
+        price_version=facts["price_version"],
+        flags=tuple(facts["flags"]),
+    )
+
+
+def _open_hold(hold_id: str, packed: bytes) -> OpenHold:
+    record = unpack_hold(packed)
+    about = json.loads(record.about)
+    return OpenHold(
+        id=hold_id,
+        request_id=about["request_id"],
+        org=about["org"],
+        team=about["team"],
+        user=about["user"],
+        key=about["key"],
+        hold_nano_usd=record.amount_nano_usd,
+        admitted_at_ms=record.admitted_at_ms,
+        deadline_ms=record.deadline_ms,
+    )

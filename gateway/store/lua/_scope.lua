@@ -1,0 +1,52 @@
+-- scope: the packed string of one scope, layout 1 (ADR 0003), and the windows inside it.
+-- Not a script: it stands in front of every script that touches scopes.
+--
+-- A scope is 18 little-endian doubles and then its allow-list of models: "\n" before, between and after the names,
+-- or nothing where every model is allowed. One GET reads it, one SET writes it. Amounts are nano-USD below 2^53,
+-- where a double counts exactly.
+
+local SCOPE_FORMAT = '<' .. string.rep('d', 18)
+local SCOPE_BYTES = 8 * 18
+local VERSION, FLAGS, EXPIRES_AT = 1, 2, 3          -- EXPIRES_AT in ms, 0 = never
+local LIMITS = 3                                    -- LIMITS + 1..4: total, day, week, month; -1 = no limit
+local BLOCKED, REVOKED = 1, 2                       -- bits of FLAGS
+local WINDOW_NAMES = {'total', 'day', 'week', 'month'}
+local NANO_USD_MAX = 9007199254740991               -- 2^53 - 1
+
+-- Where a window's spent and held stand. The total has no start: it needs none.
+local SPENT = {8, 11, 14, 17}
+local HELD = {9, 12, 15, 18}
+local START = {nil, 10, 13, 16}
+
+local function read_scope(packed)
+  local scope = {struct.unpack(SCOPE_FORMAT, packed)}
+  scope[19] = nil                                   -- struct.unpack also returns the next position
+  scope.models = string.sub(packed, SCOPE_BYTES + 1)
+  return scope
+end
+
+local function write_scope(scope)
+  return struct.pack(SCOPE_FORMAT, unpack(scope, 1, 18)) .. scope.models
+end
+
+-- A decimal string of nano-USD as a number; anything else ends the script before its first write.
+local function amount(text)
+  if not string.find(text, '^%d+$') then error('not an amount: ' .. text) end
+  local number = tonumber(text)
+  if number > NANO_USD_MAX then error('above 2^53 - 1: ' .. text) end
+  return number
+end
+
+local function decimal(number)
+  return string.format('%.0f', number)              -- tostring and .. lose digits past 14
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Whether a posting that was admitted in a window (by its start) belongs to the one the scope counts now.
+local function same_window(scope, window, start)
+  return window == 1 or scope[START[window]] == start
+end

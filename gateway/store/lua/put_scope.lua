@@ -1,0 +1,29 @@
+-- put_scope: create or change a scope: its settings as JSON, and what admission checks packed beside its windows.
+-- uses: scope
+-- KEYS  1 settings  2 packed scope  3 index of its kind  4 digest of its secret (keys; else same as 1)
+--       5.. settings of the scopes above it that must exist
+-- ARGV  1 id  2 settings it replaces ("" to create)  3 settings (JSON)  4 flags  5 expires at (ms, 0 = never)
+--       6..9 limits (nano-USD, "" = none) of total, day, week, month  10 allowed models, "\n" around each
+--       11 JSON stored at the digest ("" = none)
+-- Returns {"put"} or {"exists"} or {"changed"} (someone else changed it meanwhile) or {"missing", number of the scope above}
+
+local current = redis.call('GET', KEYS[1])
+if ARGV[2] == '' and current then return {'exists'} end
+if ARGV[2] ~= '' and current ~= ARGV[2] then return {'changed'} end
+for i = 5, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then return {'missing', i - 4} end
+end
+
+local packed = redis.call('GET', KEYS[2])
+local scope = packed and read_scope(packed) or {1, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+scope[FLAGS], scope[EXPIRES_AT] = amount(ARGV[4]), amount(ARGV[5])
+for window = 1, 4 do
+  local limit = ARGV[5 + window]
+  scope[LIMITS + window] = limit == '' and -1 or amount(limit)
+end
+scope.models = ARGV[10]
+
+redis.call('MSET', KEYS[1], ARGV[3], KEYS[2], write_scope(scope))
+redis.call('ZADD', KEYS[3], 0, ARGV[1])
+if ARGV[11] ~= '' then redis.call('SET', KEYS[4], ARGV[11]) end
+return {'put'}

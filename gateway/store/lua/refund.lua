@@ -1,0 +1,39 @@
+-- refund: give back, once, what a failed image job was charged; its own ledger entry.
+-- uses: scope hold
+-- KEYS  1 job  2 jobs due  3 hold of the job  4 ledger stream  5.. the scopes it was charged at, outermost first
+-- ARGV  1 member of "jobs due"  2 JSON of the entry  3 how long the finished job is kept (ms)
+-- Returns {"refunded", entry id, amount} or {"open"} (the hold is not settled yet: ask again later)
+--      or {"finished", state} (already refunded, or it ended well) or {"unknown"} or {"nothing_to_refund"}
+
+local function scope_keys() return unpack(KEYS, 5) end
+
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return {'unknown'} end
+if state ~= 'pending' then return {'finished', state} end
+
+local packed = redis.call('MGET', KEYS[3], scope_keys())
+if not packed[1] then return {'unknown'} end
+local hold = read_hold(packed[1])
+if hold[STATE] == OPEN then return {'open'} end
+
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HSET', KEYS[1], 'state', 'error')
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+local posted = hold[POSTED]
+if posted == 0 then return {'nothing_to_refund'} end
+
+local writes = {}
+for i = 1, #KEYS - 4 do
+  local scope = read_scope(packed[i + 1])
+  for window = 1, 4 do
+    if same_window(scope, window, start_of(hold, window)) then
+      scope[SPENT[window]] = scope[SPENT[window]] - posted
+    end
+  end
+  writes[#writes + 1] = KEYS[i + 4]
+  writes[#writes + 1] = write_scope(scope)
+end
+redis.call('MSET', unpack(writes))
+local id = redis.call('XADD', KEYS[4], '*', 'type', 'refund', 'hold', string.match(KEYS[3], '[^:]+$'),
+  'cost', '-' .. decimal(posted), 'at', decimal(now_ms()), 'admitted', decimal(hold[ADMITTED_AT]), 'entry', ARGV[2])
+return {'refunded', id, posted}

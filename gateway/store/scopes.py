@@ -1,0 +1,179 @@
+"""Organisations, teams, users and keys: settings as JSON, packed for admission by one script; and who a sub-key is."""
+
+import json
+from collections import OrderedDict
+from typing import cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.billing.budget import WINDOWS
+from gateway.billing.errors import AlreadyExists, LedgerUnavailable, NotFound
+from gateway.billing.principal import Principal, Scope, ScopeKind
+from gateway.billing.scope import ScopeSettings
+from gateway.store.keys import Keys
+from gateway.store.packed import ScopeState, flags_of, models_text, unpack_scope
+from gateway.store.scripts import Argument, ScriptRunner, load, unavailable
+from gateway.wire.scopes import settings_json, stored_settings
+
+_BINDINGS_MAX = 10_000
+
+
+class Scopes:
+    """What the control plane reads and writes."""
+
+    def __init__(self, redis: Redis, scripts: ScriptRunner) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._put = load("put_scope")
+
+    async def create(self, org: str, settings: ScopeSettings, *, secret_digest: str = "") -> None:
+        """Store a new scope; for a key also whom the digest of its secret stands for.
+
+        Raises AlreadyExists: the id is taken. NotFound: a scope above it does not exist.
+        """
+        outcome, number = await self._write(org, "", settings, secret_digest)
+        if outcome == "exists":
+            raise AlreadyExists(f"A {settings.kind} with id {settings.id} exists; change it with PATCH.", param="id")
+        if outcome == "missing":
+            parent = settings.parents()[number - 1]
+            raise NotFound(f"There is no {parent.kind} {parent.id}; create it first.", param=parent.kind)
+
+    async def replace(self, org: str, old: ScopeSettings, new: ScopeSettings) -> bool:
+        """Change a scope, unless someone changed it since `old` was read (False: read and try again)."""
+        outcome, _ = await self._write(org, _stored(old), new, "")
+        return outcome == "put"
+
+    async def get(self, org: str, scope: Scope) -> tuple[ScopeSettings, ScopeState]:
+        """Settings and state of one scope. Raises NotFound."""
+        keys = Keys(org)
+        settings, state = await self._mget([keys.settings(scope), keys.state(scope)])
+        if settings is None or state is None:
+            raise NotFound(f"There is no {scope.kind} {scope.id}.")
+        return stored_settings(scope.kind, json.loads(settings)), unpack_scope(state)
+
+    async def page(
+        self, org: str, kind: ScopeKind, *, after: str, limit: int
+    ) -> list[tuple[ScopeSettings, ScopeState]]:
+        """Scopes of one kind behind the id `after`, by id."""
+        keys = Keys(org)
+        try:
+            first = f"({after}" if after else "-"
+            ids = await self._redis.zrangebylex(keys.index(kind), first, "+", start=0, num=limit)
+        except RedisError as error:
+            raise unavailable(error) from error
+        scopes = [Scope(kind, cast(bytes, member).decode()) for member in ids]
+        if not scopes:
+            return []
+        values = await self._mget([keys.settings(scope) for scope in scopes] + [keys.state(scope) for scope in scopes])
+        pairs = zip(values[: len(scopes)], values[len(scopes) :], strict=True)
+        return [
+            (stored_settings(kind, json.loads(settings)), unpack_scope(state))
+            for settings, state in pairs
+            if settings is not None and state is not None
+        ]
+
+    async def states(self, principal: Principal) -> list[ScopeState | None]:
+        """State of every scope above a call, outermost first; None where one does not exist."""
+        keys = Keys(principal.org)
+        packed = await self._mget([keys.state(scope) for scope in principal.scopes()])
+        return [None if value is None else unpack_scope(value) for value in packed]
+
+    async def now_ms(self) -> int:
+        """Redis's clock, the one all windows go by."""
+        try:
+            seconds, micros = await self._redis.time()
+        except RedisError as error:
+            raise unavailable(error) from error
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def _mget(self, keys: list[str]) -> list[bytes | None]:
+        try:
+            return cast(list[bytes | None], await self._redis.mget(keys))
+        except RedisError as error:
+            raise unavailable(error) from error
+
+    async def _write(self, org: str, replaces: str, settings: ScopeSettings, secret_digest: str) -> tuple[str, int]:
+        keys = Keys(org)
+        state = keys.state(settings.scope)
+        reply = await self._scripts.run(
+            self._put,
+            [
+                keys.settings(settings.scope),
+                state,
+                keys.index(settings.kind),
+                keys.digest(secret_digest) if secret_digest else state,
+                *(keys.settings(parent) for parent in settings.parents()),
+            ],
+            _put_args(replaces, settings, bool(secret_digest)),
+        )
+        return cast(bytes, reply[0]).decode(), cast(int, reply[1]) if len(reply) > 1 else 0
+
+
+class Principals:
+    """Who a sub-key belongs to. The binding never changes, so what was found once is remembered."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._known: OrderedDict[str, Principal] = OrderedDict()
+
+    async def find(self, org: str, digest: str) -> Principal | None:
+        """The owner of a sub-key's digest, or None. Whether it is blocked, expired or revoked is not said here."""
+        known = self._known.get(digest)
+        if known is not None:
+            self._known.move_to_end(digest)
+            return known
+        try:
+            stored = await self._redis.get(Keys(org).digest(digest))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+        if stored is None:
+            return None
+        principal = _principal(org, json.loads(stored))
+        self._known[digest] = principal
+        if len(self._known) > _BINDINGS_MAX:
+            self._known.popitem(last=False)
+        return principal
+
+
+async def ensure_organisation(scopes: Scopes, settings: ScopeSettings) -> None:
+    """Create the organisation at the first start.
+
+    Raises ValueError: it exists with another time zone. Its windows are local midnights, so a change would
+    reset budgets in the middle of a month.
+    """
+    try:
+        await scopes.create(settings.id, settings)
+    except AlreadyExists:
+        stored, _ = await scopes.get(settings.id, settings.scope)
+        if stored.timezone != settings.timezone:
+            raise ValueError(
+                f"organisation {settings.id} keeps its books in {stored.timezone}, but the setting timezone is "
+                f"{settings.timezone}; set it back: budgets already count in windows of the old zone"
+            ) from None
+
+
+def _put_args(replaces: str, settings: ScopeSettings, binds_secret: bool) -> list[Argument]:
+    limits = {budget.window: budget.limit_nano_usd for budget in settings.budgets}
+    binding = {"key": settings.id, "team": settings.team, "user": settings.user}
+    return [
+        settings.id,
+        replaces,
+        _stored(settings),
+        flags_of(blocked=settings.blocked, revoked=settings.revoked_at_ms > 0),
+        settings.expires_at_ms,
+        *(limits.get(window, "") for window in WINDOWS),
+        models_text(settings.models),
+        json.dumps(binding, separators=(",", ":")) if binds_secret else "",
+    ]
+
+
+def _stored(settings: ScopeSettings) -> str:
+    return json.dumps(settings_json(settings), separators=(",", ":"), ensure_ascii=False)
+
+
+def _principal(org: str, binding: dict[str, str | None]) -> Principal:
+    team, key = binding["team"], binding["key"]
+    if team is None or key is None:
+        raise LedgerUnavailable("A stored key has no team; restore Redis from a backup.")
+    return Principal(org=org, team=team, user=binding["user"], key=key)

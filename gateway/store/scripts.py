@@ -1,0 +1,81 @@
+"""Run Lua scripts in Redis: the narrow protocol the ledger stands on.
+
+A script is a file of `lua/`. Its comment `-- uses: scope hold` names the parts (`lua/_scope.lua`, …) that are put in
+front of it. Scripts are sent by digest; a Redis that does not know one (restart, failover, flush) gets its source once.
+
+`ScriptRunner` is all that `ledger` and the others know, so that another connection can take redis-py's place.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Protocol
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from gateway.billing.errors import LedgerUnavailable
+
+Argument = str | bytes | int
+Reply = list[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    name: str
+    source: str
+    digest: str
+
+
+def load(name: str) -> Script:
+    """Read a script and the parts it uses from the package's data."""
+    folder = resources.files("gateway.store") / "lua"
+    text = (folder / f"{name}.lua").read_text()
+    used = next((line for line in text.splitlines() if line.startswith("-- uses:")), "-- uses:")
+    parts = [(folder / f"_{part}.lua").read_text() for part in used.removeprefix("-- uses:").split()]
+    source = "\n".join([*parts, text])
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+class ScriptRunner(Protocol):
+    """What runs a script in Redis."""
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        """Run once and return the reply; strings come back as bytes.
+
+        Raises LedgerUnavailable: no answer within the bound. The script may have run all the same, so
+        only what is idempotent by its id may be sent again.
+        """
+
+
+class RedisScripts:
+    """`ScriptRunner` on redis-py. The client must be made without retries: a retry would charge twice."""
+
+    def __init__(self, redis: Redis, timeout_s: float) -> None:
+        self._redis = redis
+        self._timeout_s = timeout_s
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reply = await self._evaluate(script, keys, args)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error) from error
+        return reply if isinstance(reply, list) else [reply]
+
+    async def _evaluate(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> object:
+        try:
+            return await self._redis.evalsha(script.digest, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self._redis.eval(script.source, len(keys), *keys, *args)
+
+
+def unavailable(error: BaseException) -> LedgerUnavailable:
+    """What a client hears when Redis does not answer: nothing was forwarded, try again."""
+    return LedgerUnavailable(
+        "The gateway's ledger cannot be reached, so the call was refused and not billed. Try again in a few seconds.",
+        retry_after_s=2,
+        details={"cause": type(error).__name__},
+    )

@@ -1,0 +1,1 @@
+"""The HTTP leg to MiniToolAI: a narrow protocol, and what serves it today."""

@@ -1,0 +1,92 @@
+"""The upstream leg on httpx.
+
+httpx is told nothing it could do on its own: no redirects, no retries, no cookies, no default headers. Its trace
+events say whether a request was begun to be written, which decides whether an unanswered call may have been billed.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+from gateway.upstream.leg import (
+    AnswerTimeout,
+    BrokenOff,
+    Headers,
+    NoAnswer,
+    NotSent,
+    PoolExhausted,
+    UpstreamRequest,
+)
+
+
+class HttpxLeg:
+    """`UpstreamLeg` on one `httpx.AsyncClient` (connection pool, TLS verification, HTTPS_PROXY)."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        connect_timeout_s: float,
+        answer_timeout_s: float,
+        connections_max: int,
+    ) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            follow_redirects=False,
+            timeout=httpx.Timeout(answer_timeout_s, connect=connect_timeout_s, pool=connect_timeout_s),
+            limits=httpx.Limits(max_connections=connections_max, max_keepalive_connections=connections_max),
+        )
+        # httpx would add its own Accept, Accept-Encoding and User-Agent to every request.
+        self._client.headers.clear()
+
+    async def send(self, request: UpstreamRequest) -> "HttpxAnswer":
+        progress = _Progress()
+        prepared = self._client.build_request(
+            "POST",
+            request.path,
+            headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers],
+            content=request.body,
+            extensions={"trace": progress.trace},
+        )
+        try:
+            response = await self._client.send(prepared, stream=True)
+        except httpx.PoolTimeout as error:
+            raise PoolExhausted("no free connection") from error
+        except (httpx.TransportError, OSError) as error:
+            reason = type(error).__name__
+            if not progress.writing:
+                raise NotSent(reason) from error
+            raise (AnswerTimeout if isinstance(error, httpx.TimeoutException) else NoAnswer)(reason) from error
+        return HttpxAnswer(response)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class HttpxAnswer:
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.headers: Headers = [(name.lower(), value) for name, value in response.headers.raw]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._response.aiter_raw():
+                yield chunk
+        except (httpx.TransportError, httpx.StreamError, OSError) as error:
+            raise BrokenOff(type(error).__name__) from error
+
+    async def close(self) -> None:
+        await self._response.aclose()
+
+
+class _Progress:
+    """Notes when the first byte of a request is about to be written."""
+
+    def __init__(self) -> None:
+        self.writing = False
+
+    async def trace(self, event: str, _info: dict[str, Any]) -> None:
+        if event.endswith("send_request_headers.started"):
+            self.writing = True

@@ -1,0 +1,181 @@
+"""The control plane: teams, users and keys. Reports and books are in `web.books`.
+
+One resource class serves all kinds of scope; what differs is in their settings (`wire.scopes`).
+"""
+
+import secrets
+import string
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.billing.budget import Calendar, Spans, instant
+from gateway.billing.errors import AlreadyExists, InvalidRequest, PermissionDenied
+from gateway.billing.money import format_usd
+from gateway.billing.principal import (
+    SCOPE_ID,
+    SECRET_CHARS,
+    Role,
+    Scope,
+    ScopeKind,
+    digest_of,
+    make_sub_key,
+)
+from gateway.billing.scope import ScopeSettings
+from gateway.store.packed import ScopeState
+from gateway.store.scopes import Scopes
+from gateway.web.auth import Authenticator, Caller
+from gateway.web.http import Handler, guarded, json_fields, json_response, limit_of, query
+from gateway.wire.scopes import budget_json, changed_settings, new_settings, settings_json
+
+READERS: frozenset[Role] = frozenset({"admin", "auditor"})
+WRITERS: frozenset[Role] = frozenset({"admin"})
+
+_LETTERS = string.ascii_letters + string.digits
+_CHANGE_TRIES = 5
+
+
+def scope_routes(auth: Authenticator, scopes: Scopes, calendar: Calendar) -> list[Route]:
+    """Routes of all three kinds of scope."""
+    kinds: dict[str, ScopeKind] = {"teams": "team", "users": "user", "keys": "key"}
+    return [
+        route
+        for name, kind in kinds.items()
+        for route in ScopeResource(kind, auth, scopes, calendar).routes(f"/admin/v1/{name}")
+    ]
+
+
+class ScopeResource:
+    """POST, GET (one, page), PATCH, block, unblock; for keys also revoke (DELETE is the same)."""
+
+    def __init__(self, kind: ScopeKind, auth: Authenticator, scopes: Scopes, calendar: Calendar) -> None:
+        self._kind: ScopeKind = kind
+        self._auth = auth
+        self._scopes = scopes
+        self._calendar = calendar
+
+    def routes(self, path: str) -> list[Route]:
+        one = path + "/{id}"
+        actions = [
+            Route(f"{one}/block", guarded(self._auth, WRITERS, self._set(blocked=True)), methods=["POST"]),
+            Route(f"{one}/unblock", guarded(self._auth, WRITERS, self._set(blocked=False)), methods=["POST"]),
+        ]
+        if self._kind == "key":
+            actions += [
+                Route(f"{one}/revoke", guarded(self._auth, WRITERS, self._revoke), methods=["POST"]),
+                Route(one, guarded(self._auth, WRITERS, self._revoke), methods=["DELETE"]),
+            ]
+        return [
+            Route(path, guarded(self._auth, READERS, self._page), methods=["GET"]),
+            Route(path, guarded(self._auth, WRITERS, self._create), methods=["POST"]),
+            *actions,
+            Route(one, guarded(self._auth, READERS, self._get), methods=["GET"]),
+            Route(one, guarded(self._auth, WRITERS, self._patch), methods=["PATCH"]),
+        ]
+
+    async def _create(self, request: Request, caller: Caller) -> Response:
+        fields = await json_fields(request)
+        _own_org(fields.get("org", caller.org), caller)
+        default_id = f"key-{secrets.token_hex(6)}" if self._kind == "key" else ""
+        settings = new_settings(self._kind, fields, default_id=default_id)
+        settings = replace(settings, created_at_ms=await self._scopes.now_ms())
+        if self._kind != "key":
+            await self._scopes.create(caller.org, settings)
+            return json_response(await self._answer(caller.org, settings.scope), 201)
+        await self._refuse_foreign_user(caller.org, settings)
+        secret = make_sub_key(caller.org, "".join(secrets.choice(_LETTERS) for _ in range(SECRET_CHARS)))
+        await self._scopes.create(caller.org, settings, secret_digest=digest_of(secret))
+        return json_response({**await self._answer(caller.org, settings.scope), "key": secret}, 201)
+
+    async def _refuse_foreign_user(self, org: str, settings: ScopeSettings) -> None:
+        if settings.user is None:
+            return
+        user, _ = await self._scopes.get(org, Scope("user", settings.user))
+        if user.team != settings.team:
+            raise InvalidRequest(f"User {user.id} is in team {user.team}, not in {settings.team}.", param="user")
+
+    async def _page(self, request: Request, caller: Caller) -> Response:
+        params = query(request, {"cursor": "", "limit": "100", "org": caller.org})
+        _own_org(params["org"], caller)
+        limit = limit_of(params["limit"])
+        rows = await self._scopes.page(caller.org, self._kind, after=params["cursor"], limit=limit)
+        spans = await self._spans()
+        last = rows[-1][0].id if len(rows) == limit else None
+        return json_response({"data": [scope_json(*row, spans) for row in rows], "next_cursor": last})
+
+    async def _get(self, request: Request, caller: Caller) -> Response:
+        return json_response(await self._answer(caller.org, self._scope(request)))
+
+    async def _patch(self, request: Request, caller: Caller) -> Response:
+        fields = await json_fields(request)
+        return await self._change(request, caller, lambda settings: changed_settings(settings, fields))
+
+    def _set(self, *, blocked: bool) -> Handler:
+        async def handler(request: Request, caller: Caller) -> Response:
+            return await self._change(request, caller, lambda settings: replace(settings, blocked=blocked))
+
+        return handler
+
+    async def _revoke(self, request: Request, caller: Caller) -> Response:
+        now_ms = time.time_ns() // 1_000_000
+        return await self._change(
+            request,
+            caller,
+            lambda settings: replace(settings, revoked_at_ms=settings.revoked_at_ms or now_ms),
+        )
+
+    async def _change(
+        self, request: Request, caller: Caller, change: Callable[[ScopeSettings], ScopeSettings]
+    ) -> Response:
+        scope = self._scope(request)
+        for _ in range(_CHANGE_TRIES):
+            settings, _state = await self._scopes.get(caller.org, scope)
+            if await self._scopes.replace(caller.org, settings, change(settings)):
+                return json_response(await self._answer(caller.org, scope))
+        raise AlreadyExists(f"{scope.kind} {scope.id} is being changed by someone else; try again.")
+
+    async def _answer(self, org: str, scope: Scope) -> dict[str, object]:
+        settings, state = await self._scopes.get(org, scope)
+        return scope_json(settings, state, await self._spans())
+
+    async def _spans(self) -> Spans:
+        return self._calendar.spans_at(await self._scopes.now_ms())
+
+    def _scope(self, request: Request) -> Scope:
+        scope_id: str = request.path_params["id"]
+        if not SCOPE_ID.fullmatch(scope_id):
+            raise InvalidRequest("An id is 1 to 40 of a-z, 0-9 and '-'.", param="id")
+        return Scope(self._kind, scope_id)
+
+
+def scope_json(settings: ScopeSettings, state: ScopeState, spans: Spans) -> dict[str, object]:
+    """A scope as answers show it: its settings, and for each budget what is spent, held and left."""
+    budgets = []
+    for budget in settings.budgets:
+        balance = state.balance(budget.window, spans)
+        remaining = max(0, budget.limit_nano_usd - balance.spent_nano_usd - balance.held_nano_usd)
+        amounts = {
+            "spent": balance.spent_nano_usd,
+            "held": balance.held_nano_usd,
+            "remaining": remaining,
+        }
+        total = budget.window == "total"
+        budgets.append(
+            budget_json(budget)
+            | {f"{name}_usd": format_usd(amount) for name, amount in amounts.items()}
+            | {f"{name}_nano_usd": amount for name, amount in amounts.items()}
+            | {
+                "starts_at": None if total else instant(balance.span.start_ms),
+                "resets_at": None if balance.span.end_ms is None else instant(balance.span.end_ms),
+            }
+        )
+    return settings_json(settings) | {"budgets": budgets}
+
+
+def _own_org(org: object, caller: Caller) -> None:
+    if org != caller.org:
+        raise PermissionDenied(f"This deployment serves the organisation {caller.org}.", param="org")

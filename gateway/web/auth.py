@@ -1,0 +1,89 @@
+"""Who is calling: sub-keys on the data plane, the administrator's key or a sub-key's role on the control plane."""
+
+import hmac
+from dataclasses import dataclass
+
+from gateway.billing.errors import (
+    ExpiredAPIKey,
+    InvalidAPIKey,
+    MissingAPIKey,
+    ScopeBlocked,
+)
+from gateway.billing.principal import Principal, Role, Scope, digest_of, organisation_of
+from gateway.store.ledger import Refused
+from gateway.store.scopes import Principals, Scopes
+from gateway.web.errors import refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who uses the control plane. `principal` is None for the administrator's own key."""
+
+    name: str
+    role: Role
+    org: str
+    principal: Principal | None = None
+
+
+class Authenticator:
+    def __init__(self, principals: Principals, scopes: Scopes, admin_key: str, default_org: str) -> None:
+        self._principals = principals
+        self._scopes = scopes
+        self._admin_digest = digest_of(admin_key)
+        self._default_org = default_org
+
+    async def principal(self, authorization: bytes | None, x_api_key: bytes | None) -> Principal:
+        """The owner of the sub-key a call carries.
+
+        Whether its key or a scope above it is blocked, expired or revoked is admission's to say.
+        Raises MissingAPIKey, InvalidAPIKey; LedgerUnavailable.
+        """
+        secret = bearer(authorization, x_api_key)
+        org = organisation_of(secret)
+        if org is None:
+            raise InvalidAPIKey(
+                "This is not an API key of this gateway: it begins with sk-mt- and was given to you whole."
+            )
+        found = await self._principals.find(org, digest_of(secret))
+        if found is None:
+            raise InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
+        return found
+
+    async def check_state(self, principal: Principal) -> None:
+        """For what passes no admission: refuse a key that is revoked or expired, or has a blocked scope above it."""
+        states = await self._scopes.states(principal)
+        key = states[-1]
+        if key is None or key.revoked:
+            raise InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
+        if key.expires_at_ms and await self._scopes.now_ms() >= key.expires_at_ms:
+            raise ExpiredAPIKey("This API key has expired; ask your team's administrator for a new one.")
+        for scope, state in zip(principal.scopes(), states, strict=True):
+            if state is None:
+                raise InvalidAPIKey("This API key is not valid here: its team or user no longer exists.")
+            if state.blocked:
+                blocked = refusal(Refused("blocked", scope))
+                raise blocked if isinstance(blocked, ScopeBlocked) else InvalidAPIKey(blocked.message)
+
+    def is_admin_key(self, secret: str) -> bool:
+        return hmac.compare_digest(digest_of(secret), self._admin_digest)
+
+    async def caller(self, authorization: bytes | None, x_api_key: bytes | None = None) -> Caller:
+        """Who uses the control plane. Raises MissingAPIKey, InvalidAPIKey, ExpiredAPIKey, ScopeBlocked."""
+        secret = bearer(authorization, x_api_key)
+        if self.is_admin_key(secret):
+            return Caller("admin", "admin", self._default_org)
+        principal = await self.principal(authorization, x_api_key)
+        await self.check_state(principal)
+        settings, _ = await self._scopes.get(principal.org, Scope("key", principal.key))
+        return Caller(principal.key, settings.role, principal.org, principal)
+
+
+def bearer(authorization: bytes | None, x_api_key: bytes | None) -> str:
+    """The secret a request carries. Raises MissingAPIKey: none, or not as a bearer token."""
+    if authorization is not None:
+        scheme, _, secret = authorization.partition(b" ")
+        if scheme.lower() == b"bearer" and secret.strip():
+            return secret.strip().decode("latin-1")
+    elif x_api_key is not None and x_api_key.strip():
+        return x_api_key.strip().decode("latin-1")
+    raise MissingAPIKey("Send your API key with the call: Authorization: Bearer sk-mt-…")

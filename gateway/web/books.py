@@ -1,0 +1,257 @@
+"""The books on the control plane: usage reports, ledger entries, open holds."""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import date, timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.billing.budget import Calendar, instant
+from gateway.billing.errors import InvalidRequest, UnsupportedGrouping
+from gateway.billing.ledger import Entry, OpenHold
+from gateway.billing.money import format_usd
+from gateway.store.ledger import Ledger
+from gateway.store.reports import Cell, Measures, Reports, days_between
+from gateway.store.scopes import Scopes
+from gateway.web.admin import READERS
+from gateway.web.auth import Authenticator, Caller
+from gateway.web.http import guarded, json_response, limit_of, query
+from gateway.wire.scopes import instant_ms
+
+_OWNERS = ("org", "team", "user", "key")
+_DETAILS = ("model", "kind")
+_GRAINS = ("day", "month", "hour")
+_SCANNED_MAX = 20_000
+_DAYS_MAX = 800
+
+
+class Books:
+    """Handlers of `/admin/v1/usage`, `/ledger` and `/holds`."""
+
+    def __init__(
+        self, auth: Authenticator, ledger: Ledger, reports: Reports, scopes: Scopes, calendar: Calendar
+    ) -> None:
+        self._auth = auth
+        self._ledger = ledger
+        self._reports = reports
+        self._scopes = scopes
+        self._calendar = calendar
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/admin/v1/usage", guarded(self._auth, READERS, self._usage), methods=["GET"]),
+            Route("/admin/v1/ledger", guarded(self._auth, READERS, self._entries), methods=["GET"]),
+            Route("/admin/v1/holds", guarded(self._auth, READERS, self._holds), methods=["GET"]),
+        ]
+
+    async def _usage(self, request: Request, caller: Caller) -> Response:
+        params = query(request, {"group_by": "team", "from": "", "to": "", "format": "json"})
+        groups = grouping(params["group_by"])
+        if params["format"] not in ("json", "csv"):
+            raise InvalidRequest("format must be json or csv.", param="format")
+        rows = await self.usage(caller.org, groups, params["from"], params["to"])
+        if params["format"] == "csv":
+            return Response(_csv(groups, rows), media_type="text/csv; charset=utf-8")
+        return json_response(usage_json(groups, rows))
+
+    async def usage(
+        self, org: str, groups: Sequence[str], first: str, last: str, *, key: str | None = None
+    ) -> list[tuple[tuple[str, ...], Measures]]:
+        """Rows of a report, sorted by their group; `key` narrows it to one key's calls.
+
+        Raises InvalidRequest: a date or instant that is not one.
+        """
+        axis = "key" if key else next((group for group in groups if group in ("user", "key")), "team")
+        from_ms, to_ms = await self._interval(first, last)
+        grain = next((group for group in groups if group in _GRAINS), "day")
+        cells = await self._cells(org, axis, grain, from_ms, to_ms)
+        sums: dict[tuple[str, ...], Measures] = defaultdict(Measures)
+        for cell in cells:
+            if key is None or cell.id == key:
+                sums[tuple(_place(cell, group, org) for group in groups)] += cell.measures
+        return sorted(sums.items())
+
+    async def _cells(self, org: str, axis: str, grain: str, from_ms: int, to_ms: int) -> list[Cell]:
+        """From the day cells where the interval is made of whole days; else, and by the hour, from the entries."""
+        first, last = self._calendar.date_at(from_ms), self._calendar.date_at(to_ms - 1)
+        whole_days = (
+            self._calendar.midnight_ms(first) == from_ms
+            and self._calendar.midnight_ms(last + timedelta(days=1)) == to_ms
+        )
+        if grain == "hour" or not whole_days:
+            return await self._reports.cells_between(org, axis, from_ms, to_ms, grain)
+        cells = await self._reports.cells(org, axis, "day", days_between(first, last))
+        return [_by_month(cell) for cell in cells] if grain == "month" else cells
+
+    async def _entries(self, request: Request, caller: Caller) -> Response:
+        filters = dict.fromkeys(("team", "user", "key", "model", "kind", "type", "request_id"), "")
+        params = query(request, {**filters, "from": "", "to": "", "cursor": "", "limit": "100"})
+        limit = limit_of(params["limit"])
+        from_ms, to_ms = await self._interval(params["from"], params["to"])
+        wanted = {name: params[name] for name in filters if params[name]}
+        page, scanned, after = [], 0, _cursor(params["cursor"])
+        while scanned < _SCANNED_MAX:
+            entries = await self._ledger.entries(caller.org, from_ms=from_ms, after=after)
+            for entry in entries:
+                after = entry.id
+                if from_ms <= entry.admitted_at_ms < to_ms and _matches(entry, wanted):
+                    page.append(entry_json(entry))
+                if len(page) == limit:
+                    return json_response({"data": page, "next_cursor": after})
+            scanned += len(entries)
+            if not entries:
+                return json_response({"data": page, "next_cursor": None})
+        return json_response({"data": page, "next_cursor": after})
+
+    async def _holds(self, request: Request, caller: Caller) -> Response:
+        params = query(request, {"limit": "1000"})
+        holds = await self._ledger.open_holds(caller.org, limit=limit_of(params["limit"]))
+        return json_response({"data": [hold_json(hold) for hold in holds], "next_cursor": None})
+
+    async def _interval(self, first: str, last: str) -> tuple[int, int]:
+        """Half-open, in ms. A date is a whole local day, both included; an instant is itself. Default: this month."""
+        month = self._calendar.spans_at(await self._scopes.now_ms()).month
+        from_ms = self._border(first, "from", after=False) if first else month.start_ms
+        to_ms = self._border(last, "to", after=True) if last else (month.end_ms or 0)
+        if not last and from_ms >= to_ms:
+            to_ms = from_ms + 1
+        if from_ms >= to_ms:
+            raise InvalidRequest("from must be before to.", param="from")
+        if to_ms - from_ms > _DAYS_MAX * 86_400_000:
+            raise InvalidRequest(f"from and to are at most {_DAYS_MAX} days apart.", param="to")
+        return from_ms, to_ms
+
+    def _border(self, text: str, param: str, *, after: bool) -> int:
+        try:
+            day = date.fromisoformat(text) if len(text) == 10 else None
+        except ValueError:
+            day = None
+        if day is None:
+            return instant_ms(text, param)
+        if not date(1971, 1, 1) <= day <= date(9000, 1, 1):
+            raise InvalidRequest(f"{param} is out of range.", param=param)
+        return self._calendar.midnight_ms(day + timedelta(days=1) if after else day)
+
+
+def grouping(text: str) -> tuple[str, ...]:
+    """Check `group_by`: one owner (org, team, user, key) or none, with model or kind or neither, and day, month or
+    neither; hour goes with team and model. Raises UnsupportedGrouping."""
+    groups = tuple(text.split(","))
+    for family in (_OWNERS, _DETAILS, _GRAINS):
+        if sum(group in family for group in groups) > 1:
+            raise UnsupportedGrouping(f"group_by takes one of {', '.join(family)}.", param="group_by")
+    known = (*_OWNERS, *_DETAILS, *_GRAINS)
+    unknown = [group for group in groups if group not in known]
+    if unknown or len(set(groups)) < len(groups):
+        raise UnsupportedGrouping(f"group_by takes {', '.join(known)}, separated by commas.", param="group_by")
+    if "hour" in groups and not set(groups) <= {"team", "model", "hour"}:
+        raise UnsupportedGrouping("hour goes with team and model only.", param="group_by")
+    return groups
+
+
+def usage_json(groups: Sequence[str], rows: Iterable[tuple[tuple[str, ...], Measures]]) -> dict[str, object]:
+    """A report as JSON: one object a row, and the total."""
+    rows = list(rows)
+    total = sum((measures for _, measures in rows), Measures())
+    return {
+        "data": [_row_json(groups, place) | _measures_json(measures) for place, measures in rows],
+        "total": {
+            name: value
+            for name, value in _measures_json(total).items()
+            if name in ("requests", "cost_nano_usd", "cost_usd", "estimated_nano_usd")
+        },
+    }
+
+
+def entry_json(entry: Entry) -> dict[str, object]:
+    """One ledger entry as answered."""
+    return {
+        "id": entry.id,
+        "at": instant(entry.at_ms),
+        "admitted_at": instant(entry.admitted_at_ms),
+        "type": entry.type,
+        "request_id": entry.request_id,
+        "hold_id": entry.hold_id,
+        "org": entry.org,
+        "team": entry.team,
+        "user": entry.user,
+        "key": entry.key,
+        "kind": entry.kind,
+        "model": entry.model,
+        "prompt_tokens": entry.prompt_tokens,
+        "completion_tokens": entry.completion_tokens,
+        "images": entry.units if entry.kind == "image" else 0,
+        "units": entry.units,
+        "cost_nano_usd": entry.cost_nano_usd,
+        "cost_usd": format_usd(entry.cost_nano_usd),
+        "usage_source": entry.usage_source,
+        "price_version": entry.price_version,
+        "flags": list(entry.flags),
+    }
+
+
+def hold_json(hold: OpenHold) -> dict[str, object]:
+    return {
+        "id": hold.id,
+        "request_id": hold.request_id,
+        "team": hold.team,
+        "user": hold.user,
+        "key": hold.key,
+        "hold_nano_usd": hold.hold_nano_usd,
+        "hold_usd": format_usd(hold.hold_nano_usd),
+        "admitted_at": instant(hold.admitted_at_ms),
+        "deadline_at": instant(hold.deadline_ms),
+    }
+
+
+def _row_json(groups: Sequence[str], place: Sequence[str]) -> dict[str, object]:
+    return {group: value or None for group, value in zip(groups, place, strict=True)}
+
+
+def _measures_json(measures: Measures) -> dict[str, object]:
+    return asdict(measures) | {"cost_usd": format_usd(measures.cost_nano_usd)}
+
+
+def _csv(groups: Sequence[str], rows: Iterable[tuple[tuple[str, ...], Measures]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    columns = list(_measures_json(Measures()))
+    writer.writerow([*groups, *columns])
+    for place, measures in rows:
+        values = _measures_json(measures)
+        writer.writerow([*place, *(values[column] for column in columns)])
+    return out.getvalue()
+
+
+def _place(cell: Cell, group: str, org: str) -> str:
+    match group:
+        case "org":
+            return org
+        case "model":
+            return cell.model
+        case "kind":
+            return cell.kind
+        case "day" | "month" | "hour":
+            return cell.period
+        case _:
+            return cell.id
+
+
+def _by_month(cell: Cell) -> Cell:
+    return Cell(cell.period[:7], cell.id, cell.model, cell.kind, cell.measures)
+
+
+def _matches(entry: Entry, wanted: Mapping[str, str]) -> bool:
+    return all(getattr(entry, name) == value for name, value in wanted.items())
+
+
+def _cursor(text: str) -> str | None:
+    milliseconds, _, sequence = text.partition("-")
+    if text and not (milliseconds.isdigit() and sequence.isdigit() and text.isascii()):
+        raise InvalidRequest("cursor is the next_cursor of the page before.", param="cursor")
+    return text or None

@@ -1,0 +1,52 @@
+"""The table of the data plane: which path is inspected, priced and metered how.
+
+When MiniToolAI documents another endpoint, it is one row here and one price in `config/prices.toml`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from gateway.billing.prices import PriceList
+from gateway.wire.call import Endpoint
+from gateway.wire.chat import ChatRules, inspect_chat
+from gateway.wire.chat_meter import ChatMeter
+from gateway.wire.images import ImageMeter, ImageRules, inspect_image
+
+IMAGE_ERROR_FIELDS: Mapping[str, object] = MappingProxyType({"status": "error", "jobid": None, "signature": None})
+
+H = TypeVar("H")
+
+CHAT = "/api/chat-completions/"
+IMAGES = "/api/texttoimage/"
+JOBS = "/api/texttoimage/jobs/"
+
+
+def endpoints(
+    prices: PriceList, chat: ChatRules, images: ImageRules, *, chat_path: str, image_path: str
+) -> tuple[Endpoint, ...]:
+    """MiniToolAI's billed endpoints; `…_path` are the upstream's."""
+    return (
+        Endpoint(
+            path=CHAT,
+            upstream_path=chat_path,
+            kind="chat",
+            inspect=lambda fields: inspect_chat(fields, chat, prices),
+            new_meter=ChatMeter,
+            streamed=True,
+        ),
+        Endpoint(
+            path=IMAGES,
+            upstream_path=image_path,
+            kind="image",
+            inspect=lambda fields: inspect_image(fields, images, prices),
+            new_meter=ImageMeter,
+            streamed=False,
+            error_fields=IMAGE_ERROR_FIELDS,
+        ),
+    )
+
+
+def path_table(handlers: Mapping[str, H]) -> dict[str, H]:
+    """Handlers by path, with and without the trailing slash."""
+    return {spelling: handler for path, handler in handlers.items() for spelling in (path, path.removesuffix("/"))}

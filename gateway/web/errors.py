@@ -1,0 +1,119 @@
+"""Errors as HTTP: status, headers and body, in one place for both planes."""
+
+from collections.abc import Mapping
+
+from gateway.billing.budget import Window, instant
+from gateway.billing.errors import (
+    BudgetExceeded,
+    BudgetHeld,
+    ExpiredAPIKey,
+    GatewayError,
+    InvalidAPIKey,
+    ModelNotAllowed,
+    ScopeBlocked,
+)
+from gateway.billing.money import format_usd
+from gateway.billing.principal import Scope
+from gateway.store.ledger import OverBudget, Refused
+from gateway.wire.strictjson import encode
+
+Header = tuple[bytes, bytes]
+
+HELD_RETRY_AFTER_S = 2
+_WINDOW_WORDS: Mapping[Window, str] = {
+    "total": "in total",
+    "day": "for today",
+    "week": "for this week",
+    "month": "for this month",
+}
+
+
+def error_body(error: GatewayError) -> dict[str, object]:
+    """The object under "error"."""
+    return {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+        **error.details,
+    }
+
+
+def error_answer(error: GatewayError, beside: Mapping[str, object] | None = None) -> tuple[int, list[Header], bytes]:
+    """Status, headers and JSON body of an error; `beside` stands beside "error" (the image paths' own members)."""
+    body = encode({"error": error_body(error), **(beside or {})})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-gateway-error-source", error.source.encode()),
+    ]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    if error.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    return error.status, headers, body
+
+
+def refusal(decision: Refused | OverBudget) -> GatewayError:
+    """Turn an admission's refusal into the error its caller sees."""
+    if isinstance(decision, OverBudget):
+        return _money_refusal(decision)
+    where = {"scope": decision.scope.kind, "id": decision.scope.id}
+    match decision.reason:
+        case "expired":
+            return ExpiredAPIKey("This API key has expired; ask your team's administrator for a new one.")
+        case "blocked":
+            name = _name(decision.scope)
+            return ScopeBlocked(f"{name} is blocked; ask an administrator to unblock it.", details=where)
+        case "model_not_allowed":
+            return ModelNotAllowed(
+                f"{_name(decision.scope)} may not use this model; GET /v1/me lists the models it may use.",
+                param="model",
+                details=where,
+            )
+        case _:
+            return InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
+
+
+def _money_refusal(over: OverBudget) -> GatewayError:
+    resets_at = instant(over.span.end_ms) if over.span.end_ms is not None else None
+    details: dict[str, object] = {"scope": over.scope.kind, "id": over.scope.id, "window": over.window}
+    # What the whole organisation spends is not every member's business.
+    if over.scope.kind != "organisation":
+        details |= {
+            "limit_usd": format_usd(over.limit_nano_usd),
+            "spent_usd": format_usd(over.spent_nano_usd),
+            "held_usd": format_usd(over.held_nano_usd),
+        }
+    details |= {"required_usd": format_usd(over.required_nano_usd), "resets_at": resets_at}
+    if over.only_held:
+        return BudgetHeld(_held_message(over), details=details, retry_after_s=HELD_RETRY_AFTER_S)
+    return BudgetExceeded(_spent_message(over, resets_at), details=details)
+
+
+def _held_message(over: OverBudget) -> str:
+    words = _WINDOW_WORDS[over.window]
+    required = format_usd(over.required_nano_usd)
+    if over.scope.kind == "organisation":
+        return f"Running calls hold the organisation's budget {words}; this call needs up to ${required}. Try again."
+    return (
+        f"{_name(over.scope)} has spent ${format_usd(over.spent_nano_usd)} and holds ${format_usd(over.held_nano_usd)} "
+        f"for running calls, of its ${format_usd(over.limit_nano_usd)} {words}; this call needs up to ${required}. "
+        "Try again when a running call has ended."
+    )
+
+
+def _spent_message(over: OverBudget, resets_at: str | None) -> str:
+    words = _WINDOW_WORDS[over.window]
+    then = f"it resets at {resets_at}" if resets_at else "it does not reset; ask an administrator to raise it"
+    required = format_usd(over.required_nano_usd)
+    if over.scope.kind == "organisation":
+        return f"The organisation's budget {words} is used up for a call of up to ${required}; {then}."
+    return (
+        f"{_name(over.scope)} has spent ${format_usd(over.spent_nano_usd)} of its ${format_usd(over.limit_nano_usd)} "
+        f"{words} and this call needs up to ${required}; {then}."
+    )
+
+
+def _name(scope: Scope) -> str:
+    return "The organisation" if scope.kind == "organisation" else f"{scope.kind.capitalize()} {scope.id}"

@@ -1,0 +1,59 @@
+"""Is this process alive, may it be sent calls, and what has it counted."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.billing.errors import InvalidAPIKey, LedgerUnavailable
+from gateway.billing.principal import digest_of
+from gateway.web.auth import bearer
+from gateway.web.http import json_response, raw_header
+from gateway.web.services import Services
+
+
+class Health:
+    """`/livez`, `/readyz` and `/metrics`."""
+
+    def __init__(
+        self,
+        services: Services,
+        ready: Callable[[], Awaitable[bool]],
+        orgs: tuple[str, ...],
+        metrics_token: str | None,
+    ) -> None:
+        self._services = services
+        self._ready = ready
+        self._orgs = orgs
+        self._metrics_digest = digest_of(metrics_token) if metrics_token else None
+        self._holds_open = 0
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/livez", self._livez, methods=["GET"]),
+            Route("/readyz", self._readyz, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+        ]
+
+    async def _livez(self, _request: Request) -> Response:
+        return json_response({"status": "alive"})
+
+    async def _readyz(self, _request: Request) -> Response:
+        redis = await self._ready()
+        ready = redis and not self._services.draining
+        checks = {"redis": redis, "draining": self._services.draining}
+        return json_response({"status": "ready" if ready else "not ready", **checks}, 200 if ready else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        """For the metrics token or the administrator's key. Answers without Redis, too: alerts need it most then."""
+        secret = bearer(raw_header(request, "authorization"), None)
+        if not self._services.auth.is_admin_key(secret) and digest_of(secret) != self._metrics_digest:
+            raise InvalidAPIKey("GET /metrics takes the metrics token or the administrator's key.")
+        try:
+            counts = [await self._services.ledger.open_hold_count(org) for org in self._orgs]
+            self._holds_open = sum(counts)
+        except LedgerUnavailable:
+            pass  # the last known number stays; the alert on Redis speaks for itself
+        text = self._services.metrics.render(self._holds_open)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

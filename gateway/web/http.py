@@ -1,0 +1,92 @@
+"""What the control plane's handlers share: JSON in and out, one shape of errors, access decided before they run."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.billing.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PermissionDenied,
+    RequestTooLarge,
+)
+from gateway.billing.principal import Role
+from gateway.web.auth import Authenticator, Caller
+from gateway.web.errors import error_answer
+from gateway.wire.strictjson import JSONObject, decode, encode
+
+ADMIN_BODY_BYTES_MAX = 1 << 20
+
+Handler = Callable[[Request, Caller], Awaitable[Response]]
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    return Response(encode(value), status, media_type="application/json")
+
+
+def guarded(auth: Authenticator, roles: frozenset[Role], handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A handler that runs only for callers with one of the roles; everyone else is refused before it."""
+
+    async def endpoint(request: Request) -> Response:
+        caller = await auth.caller(raw_header(request, "authorization"), raw_header(request, "x-api-key"))
+        if caller.role not in roles:
+            raise PermissionDenied(
+                f"This needs one of the roles {', '.join(sorted(roles))}; your key is {caller.role}."
+            )
+        return await handler(request, caller)
+
+    return endpoint
+
+
+async def json_fields(request: Request) -> JSONObject:
+    """The body as a JSON object. Raises InvalidJSON, DuplicateKey, RequestTooLarge."""
+    parts, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > ADMIN_BODY_BYTES_MAX:
+            raise RequestTooLarge(f"The body is above {ADMIN_BODY_BYTES_MAX} bytes.")
+        parts.append(chunk)
+    return decode(b"".join(parts))
+
+
+def query(request: Request, known: Mapping[str, str]) -> dict[str, str]:
+    """Query parameters with their defaults. Raises InvalidRequest: one that is not known, or given twice."""
+    given = request.query_params.multi_items()
+    for name, _ in given:
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise InvalidRequest(f"There is no query parameter {name[:80]!r} here; known are {names}.", param=name[:80])
+    if len({name for name, _ in given}) < len(given):
+        raise InvalidRequest("A query parameter is given twice.")
+    return {**known, **dict(given)}
+
+
+def limit_of(text: str, most: int = 1000) -> int:
+    """A page's size. Raises InvalidRequest: not a whole number from 1 to `most`."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= most:
+        raise InvalidRequest(f"limit must be a whole number from 1 to {most}.", param="limit")
+    return int(text)
+
+
+async def answer_gateway_error(_request: Request, error: Exception) -> Response:
+    """Starlette's exception handler for the whole error tree."""
+    if not isinstance(error, GatewayError):
+        error = GatewayError("The gateway failed at this request; its log has the cause.")
+    status, headers, body = error_answer(error)
+    return Response(body, status, {name.decode(): value.decode() for name, value in headers})
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """404 and 405 of the router in the shape of all other errors."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return await answer_gateway_error(request, MethodNotAllowed("This path does not take that method."))
+    return await answer_gateway_error(request, NotFound("There is nothing at this path."))
+
+
+def raw_header(request: Request, name: str) -> bytes | None:
+    value = request.headers.get(name)
+    return None if value is None else value.encode("latin-1")

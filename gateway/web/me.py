@@ -1,0 +1,56 @@
+"""What a key's holder may know: their own key, user and team, and what is left in each budget."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.billing.budget import Calendar
+from gateway.billing.money import format_usd
+from gateway.billing.prices import PriceList
+from gateway.store.packed import ScopeState
+from gateway.store.scopes import Scopes
+from gateway.web.admin import scope_json
+from gateway.web.auth import Authenticator
+from gateway.web.http import json_response, raw_header
+
+
+class Me:
+    """Handler of `GET /v1/me`."""
+
+    def __init__(self, auth: Authenticator, scopes: Scopes, prices: PriceList, calendar: Calendar) -> None:
+        self._auth = auth
+        self._scopes = scopes
+        self._prices = prices
+        self._calendar = calendar
+
+    def routes(self) -> list[Route]:
+        return [Route("/v1/me", self._me, methods=["GET"])]
+
+    async def _me(self, request: Request) -> Response:
+        principal = await self._auth.principal(raw_header(request, "authorization"), raw_header(request, "x-api-key"))
+        await self._auth.check_state(principal)
+        spans = self._calendar.spans_at(await self._scopes.now_ms())
+        rows = [await self._scopes.get(principal.org, scope) for scope in principal.scopes()]
+        key, key_state = rows[-1]
+        states = [state for _, state in rows]
+        # The organisation's amounts are its administrators' business, so members see the scopes below it.
+        visible = [scope_json(settings, state, spans) | {"scope": settings.kind} for settings, state in rows[1:]]
+        return json_response(
+            {
+                "key": {"id": key.id, "name": key.name, "team": principal.team, "user": principal.user},
+                "scopes": [
+                    {"scope": row["scope"], "id": row["id"], "budgets": row["budgets"], "limits": {}} for row in visible
+                ],
+                "models": allowed_models(self._prices, states),
+                "usage": {
+                    "today_usd": format_usd(key_state.balance("day", spans).spent_nano_usd),
+                    "month_usd": format_usd(key_state.balance("month", spans).spent_nano_usd),
+                },
+            }
+        )
+
+
+def allowed_models(prices: PriceList, states: list[ScopeState]) -> list[str]:
+    """Models that have a price and that every scope above a key allows, in price list order."""
+    lists = [set(state.models) for state in states if state.models is not None]
+    return [model for model in prices.models() if all(model in allowed for allowed in lists)]

@@ -1,0 +1,198 @@
+"""Image jobs after their submission: polls by clients, and by the gateway for jobs that nobody polls to their end.
+
+A poll needs no sub-key: who knows (jobid, signature) of a job that this gateway submitted may ask for it, as with
+MiniToolAI itself. A pair it never saw makes no upstream call. What a poll reports is acted on once: a failed job is
+refunded.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.billing.errors import (
+    GatewayError,
+    JobNotFound,
+    LedgerUnavailable,
+    MethodNotAllowed,
+    UpstreamError,
+    UpstreamRefused,
+)
+from gateway.billing.ledger import Posting
+from gateway.billing.usage import Usage
+from gateway.metrics import CallRecord
+from gateway.store.jobs import KEEP_MS, Job
+from gateway.upstream.leg import BrokenOff, UpstreamFault, UpstreamRequest
+from gateway.web.errors import Header
+from gateway.web.exchange import ClientLeft, Exchange, Message, Receive, Send
+from gateway.web.proxy import new_request_id
+from gateway.web.services import Services
+from gateway.web.settlement import until_answered
+from gateway.wire.headers import mask, response_headers
+from gateway.wire.images import inspect_poll, poll_state
+from gateway.wire.strictjson import decode, encode
+
+log = logging.getLogger("gateway.polls")
+
+_REFUND = Posting("refund", usage=Usage(units=1))
+_REFUSED_BY_UPSTREAM = (401, 402, 403)
+
+
+@dataclass(frozen=True, slots=True)
+class PollRules:
+    """`path` is ours, `upstream_path` MiniToolAI's. Times in seconds."""
+
+    path: str
+    upstream_path: str
+    error_fields: Mapping[str, object]
+    refund_failed: bool
+    first_s: float
+    longest_s: float
+    abandon_s: float
+    interval_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PollAnswer:
+    status: int
+    headers: list[Header]
+    body: bytes
+
+
+class JobDesk:
+    """Asks the upstream about a job and acts on the answer; serves both clients' polls and the gateway's own."""
+
+    def __init__(self, rules: PollRules, services: Services) -> None:
+        self._rules = rules
+        self._services = services
+
+    async def ask(self, job: Job, request_id: str) -> PollAnswer:
+        """One poll. Raises UpstreamError."""
+        services = self._services
+        request = UpstreamRequest(
+            self._rules.upstream_path,
+            services.anonymous_headers(request_id),
+            encode({"jobid": job.jobid, "signature": job.signature}),
+        )
+        secret = services.upstream_secret(job.hold.principal.org)
+        try:
+            answer = await services.upstream.send(request)
+            try:
+                parts, size = [], 0
+                async for chunk in answer.chunks():
+                    parts.append(chunk)
+                    size += len(chunk)
+                    if size > services.limits.whole_answer_bytes_max:
+                        raise BrokenOff("answer too large")
+            finally:
+                await answer.close()
+        except UpstreamFault:
+            raise UpstreamError("The upstream gave no answer about this job. Polls cost nothing: ask again.") from None
+        return PollAnswer(answer.status, response_headers(answer.headers, secret), mask(b"".join(parts), secret))
+
+    async def act(self, job: Job, answer: PollAnswer) -> str:
+        """Refund a failed job, tick off a finished one; returns the job's state. Idempotent."""
+        if answer.status != 200 or job.state != "pending":
+            return job.state
+        state = poll_state(answer.body)
+        if state == "success" or (state == "error" and not self._rules.refund_failed):
+            await self._services.jobs.finish(job, state)
+        elif state == "error":
+            outcome = await self._services.ledger.refund(job.digest, job.hold, _REFUND, KEEP_MS)
+            if outcome == "open":
+                # Its charge is still on the way to the ledger: the background poller comes back for it.
+                return "pending"
+        return state
+
+
+class PollHandler:
+    """The ASGI callable of the poll path."""
+
+    def __init__(self, rules: PollRules, services: Services, desk: JobDesk) -> None:
+        self._rules = rules
+        self._services = services
+        self._desk = desk
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, new_request_id())
+        record = CallRecord(self._rules.path, exchange.request_id, time.perf_counter(), kind="poll")
+        try:
+            await self._serve(exchange, record)
+        except ClientLeft:
+            record.error = "client_left"
+        except GatewayError as error:
+            record.error = error.code
+            await exchange.answer_error(error, self._rules.error_fields)
+        finally:
+            record.status = exchange.status
+            self._services.metrics.observe(record)
+
+    async def _serve(self, exchange: Exchange, record: CallRecord) -> None:
+        if exchange.method != "POST":
+            raise MethodNotAllowed(f"Send POST to {self._rules.path}.")
+        job = await self._job(exchange, record)
+        record.sent_at = time.perf_counter()
+        answer = await self._desk.ask(job, exchange.request_id)
+        record.upstream_ended_at = record.first_byte_at = time.perf_counter()
+        if answer.status in _REFUSED_BY_UPSTREAM:
+            raise UpstreamRefused("MiniToolAI refused this poll. Tell an administrator.")
+        acted = self._services.tasks.start(until_answered(lambda: self._desk.act(job, answer)))
+        await asyncio.wait({acted}, timeout=self._services.limits.settle_wait_s)
+        source = () if answer.status < 400 else ((b"x-gateway-error-source", b"upstream"),)
+        await exchange.answer(answer.status, [*answer.headers, *source], answer.body)
+
+    async def _job(self, exchange: Exchange, record: CallRecord) -> Job:
+        """The job asked for. With a sub-key: a valid one, and only its own team's jobs."""
+        authorization, x_api_key = exchange.header(b"authorization"), exchange.header(b"x-api-key")
+        principal = None
+        if authorization is not None or x_api_key is not None:
+            principal = record.principal = await self._services.auth.principal(authorization, x_api_key)
+            await self._services.auth.check_state(principal)
+        limits = self._services.limits
+        poll = inspect_poll(decode(await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s)))
+        job = await self._services.jobs.find(poll.jobid, poll.signature)
+        owner = job.hold.principal if job else None
+        if job is None or (principal and owner and (principal.org, principal.team) != (owner.org, owner.team)):
+            raise JobNotFound(
+                "There is no such job: poll with the jobid and signature that this gateway answered to its submission."
+            )
+        return job
+
+
+class JobPoller:
+    """Polls, slowly, the jobs that are due; any number of gateways may run one."""
+
+    def __init__(self, rules: PollRules, services: Services, desk: JobDesk, orgs: tuple[str, ...]) -> None:
+        self._rules = rules
+        self._services = services
+        self._desk = desk
+        self._orgs = orgs
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set."""
+        while not stop.is_set():
+            try:
+                for org in self._orgs:
+                    for job in await self._services.jobs.claim_due(org, 20):
+                        await self._poll(job)
+            except LedgerUnavailable:
+                log.warning("jobs cannot be read: the ledger is unavailable")
+            try:
+                await asyncio.wait_for(stop.wait(), self._rules.interval_s)
+            except TimeoutError:
+                continue
+
+    async def _poll(self, job: Job) -> None:
+        age_s = time.time() - job.submitted_at_ms / 1000
+        if age_s > self._rules.abandon_s:
+            log.warning("job of request %s has no end after %.0f s; it stays charged", job.hold.request_id, age_s)
+            await self._services.jobs.finish(job, "abandoned")
+            return
+        try:
+            state = await self._desk.act(job, await self._desk.ask(job, new_request_id()))
+        except UpstreamError:
+            state = "pending"
+        if state == "pending":
+            pause_s = min(max(age_s / 2, self._rules.first_s), self._rules.longest_s)
+            await self._services.jobs.poll_again(job, int((time.time() + pause_s) * 1000))

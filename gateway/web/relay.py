@@ -1,0 +1,287 @@
+"""An admitted call on its way: send it, pass the answer on, end its hold.
+
+Every way out of `Relay.run` posts exactly one `Posting`, and only then the answer ends, so whoever sees the end
+sees the bill. Bytes never wait for the ledger. What was sent and not answered may have been billed, so it is booked.
+
+A client that leaves changes nothing about the bill: the upstream is read on to its usage, bounded by `drain_s` and
+`drain_bytes_max`; past that the rest is estimated.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from gateway.billing.errors import (
+    Draining,
+    GatewayError,
+    Overloaded,
+    UpstreamBrokeOff,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from gateway.billing.ledger import RELEASE, Posting
+from gateway.billing.prices import ModelPrice
+from gateway.metrics import CallRecord
+from gateway.store.jobs import Job
+from gateway.store.ledger import HoldRequest
+from gateway.upstream.leg import (
+    AnswerTimeout,
+    BrokenOff,
+    NoAnswer,
+    NotSent,
+    PoolExhausted,
+    UpstreamAnswer,
+    UpstreamRequest,
+)
+from gateway.web.errors import Header, error_body
+from gateway.web.exchange import Exchange
+from gateway.web.services import Services
+from gateway.web.settlement import Ending
+from gateway.wire.call import Call, Endpoint
+from gateway.wire.charge import estimate, posting_of, unanswered
+from gateway.wire.headers import mask, response_headers
+from gateway.wire.images import ImageMeter
+from gateway.wire.strictjson import encode
+
+_REFUSED_BY_UPSTREAM = (401, 402, 403)
+_FROM_UPSTREAM = (b"x-gateway-error-source", b"upstream")
+_EVENT_STREAM_BEGINS = (b"data:", b":", b"event:", b"id:", b"retry:")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCall:
+    """A call that was admitted: what it is, its price, what is set aside for it."""
+
+    call: Call
+    price: ModelPrice
+    hold: HoldRequest
+    record: CallRecord
+
+
+class Relay:
+    """One call's way to the upstream and back."""
+
+    def __init__(self, endpoint: Endpoint, services: Services, exchange: Exchange, held: HeldCall) -> None:
+        self._endpoint = endpoint
+        self._services = services
+        self._limits = services.limits
+        self._exchange = exchange
+        self._call, self._price, self._hold, self._record = held.call, held.price, held.hold, held.record
+        self._meter = endpoint.new_meter(held.call)
+        self._ending = Ending(services.settlements, held.hold, services.limits.settle_wait_s)
+        self._secret = services.upstream_secret(held.hold.principal.org)
+
+    async def run(self) -> None:
+        try:
+            answer = await self._send()
+            try:
+                await self._pass_on(answer)
+            finally:
+                await answer.close()
+        finally:
+            if self._ending.posting is None:
+                # Only a fault of our own leads here: the call may have been billed, so it is booked.
+                await self._post(await self._unanswered())
+
+    async def _send(self) -> UpstreamAnswer:
+        org = self._hold.principal.org
+        headers = self._services.upstream_headers(org, self._exchange.request_id)
+        self._record.sent_at = time.perf_counter()
+        try:
+            answer = await self._services.upstream.send(
+                UpstreamRequest(self._endpoint.upstream_path, headers, self._call.body)
+            )
+        except PoolExhausted:
+            await self._post(RELEASE)
+            raise Overloaded("All connections to the upstream are in use; try again.", retry_after_s=1) from None
+        except NotSent:
+            await self._post(RELEASE)
+            raise UpstreamError("The upstream cannot be reached; nothing was billed. Try again later.") from None
+        except NoAnswer as fault:
+            await self._post(await self._unanswered())
+            raise _no_answer(fault) from None
+        self._record.answered_at = time.perf_counter()
+        return answer
+
+    async def _pass_on(self, answer: UpstreamAnswer) -> None:
+        """By status: refused us, failed, or succeeded; a success by form: an event stream, or anything else whole."""
+        headers = response_headers(answer.headers, self._secret)
+        if answer.status in _REFUSED_BY_UPSTREAM:
+            await self._post(RELEASE)
+            raise UpstreamRefused(
+                "MiniToolAI refused the organisation's own key or balance; your key is fine. Tell an administrator."
+            )
+        if 300 <= answer.status < 400:
+            await self._post(RELEASE)
+            raise UpstreamError("The upstream answered with a redirect; an administrator must correct its address.")
+        chunks = answer.chunks()
+        if answer.status >= 400:
+            await self._pass_failure(answer.status, headers, chunks)
+            return
+        await self._refuse_coded(answer)
+        first = b"" if _is_event_stream(answer) else await self._first(chunks)
+        if self._endpoint.streamed and (_is_event_stream(answer) or _looks_like_events(first)):
+            await self._stream(answer.status, headers, first, chunks)
+        else:
+            await self._answer_whole(answer.status, headers, first, chunks)
+
+    async def _pass_failure(self, status: int, headers: list[Header], chunks: AsyncIterator[bytes]) -> None:
+        await self._post(RELEASE)
+        self._record.error = "upstream_error"
+        try:
+            body = await self._whole(b"", chunks)
+        except BrokenOff:
+            raise UpstreamError("The upstream failed and broke off its answer; nothing was billed.") from None
+        await self._exchange.answer(status, [*headers, _FROM_UPSTREAM], mask(body, self._secret))
+
+    async def _refuse_coded(self, answer: UpstreamAnswer) -> None:
+        """A compressed answer cannot be metered, and nobody asked for one."""
+        if _header(answer, b"content-encoding", b"identity") != b"identity":
+            await self._post(await self._unanswered())
+            raise UpstreamBrokeOff("The upstream answered in a coding nobody asked for; it was billed by estimate.")
+
+    async def _first(self, chunks: AsyncIterator[bytes]) -> bytes:
+        """The first bytes: they decide the form where the content type does not say "event stream"."""
+        try:
+            return await anext(chunks, b"")
+        except BrokenOff as fault:
+            await self._post(await self._unanswered())
+            raise _no_answer(fault) from None
+
+    async def _stream(self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]) -> None:
+        self._services.metrics.streams_in_flight.inc()
+        try:
+            cut = await self._copy(status, headers, first, chunks)
+        finally:
+            self._services.metrics.streams_in_flight.dec()
+        self._record.upstream_ended_at = time.perf_counter()
+        if cut is not None and not self._exchange.gone:
+            self._record.error = cut.code
+            await self._write(b"data: " + encode({"error": error_body(cut)}) + b"\n\n")
+        await self._post(await self._metered())
+        await self._exchange.finish()
+
+    async def _copy(
+        self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]
+    ) -> GatewayError | None:
+        """Copy chunk by chunk to the client and the meter; returns what to tell a client that is still there."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as deadline:
+                self._exchange.watch(lambda: deadline.reschedule(loop.time() + self._limits.drain_s))
+                forget = self._services.tasks.on_hurry(lambda: deadline.reschedule(loop.time()))
+                try:
+                    await self._exchange.start(status, headers)
+                    await self._copy_chunks(first, chunks)
+                finally:
+                    forget()
+                    self._exchange.close()
+        except BrokenOff:
+            return UpstreamError("The upstream broke off in the middle of its answer.")
+        except TimeoutError:
+            # Our own deadline: the client left and the drain is over, or the gateway shuts down.
+            return Draining("This gateway is shutting down; the answer ends here.")
+        return None
+
+    async def _copy_chunks(self, first: bytes, chunks: AsyncIterator[bytes]) -> None:
+        if first:
+            await self._take(first)
+        drained_bytes = 0
+        async for chunk in chunks:
+            await self._take(chunk)
+            if self._exchange.gone:
+                drained_bytes += len(chunk)
+                if self._meter.done or drained_bytes > self._limits.drain_bytes_max:
+                    return
+
+    async def _take(self, chunk: bytes) -> None:
+        """To the client first, then to the meter."""
+        if self._record.first_byte_at is None:
+            self._record.first_byte_at = time.perf_counter()
+        await self._write(chunk)
+        self._meter.feed(chunk)
+
+    async def _write(self, chunk: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._limits.client_write_timeout_s):
+                await self._exchange.write(chunk)
+        except TimeoutError:
+            # It has not read for so long that it counts as gone; the upstream is read on for its usage.
+            self._exchange.leave()
+
+    async def _answer_whole(
+        self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]
+    ) -> None:
+        """Read the whole answer, settle it, and only then begin to send it."""
+        try:
+            body = await self._whole(first, chunks)
+        except BrokenOff as fault:
+            await self._post(await self._unanswered())
+            raise _no_answer(fault) from None
+        self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
+        self._meter.feed(body)
+        posting = await self._metered()
+        job = self._meter.job if isinstance(self._meter, ImageMeter) else None
+        if job is None:
+            await self._post(posting)
+        else:
+            await self._post_job(posting, *job)
+        await self._exchange.answer(status, headers, mask(body, self._secret))
+
+    async def _whole(self, first: bytes, chunks: AsyncIterator[bytes]) -> bytes:
+        """The answer's body. Raises BrokenOff: it ended early, or is above the bound."""
+        parts, size = [first], len(first)
+        async for chunk in chunks:
+            parts.append(chunk)
+            size += len(chunk)
+            if size > self._limits.whole_answer_bytes_max:
+                raise BrokenOff("answer too large")
+        return b"".join(parts)
+
+    async def _metered(self) -> Posting:
+        """How the hold ends by what was seen; tokens are counted off the loop where the upstream proved none."""
+        outcome = self._meter.outcome()
+        amount = self._hold.amount_nano_usd
+        decided = posting_of(self._call, self._price, amount, outcome)
+        if decided is not None:
+            return decided
+        return await asyncio.to_thread(estimate, self._call, self._price, amount, outcome)
+
+    async def _unanswered(self) -> Posting:
+        return await asyncio.to_thread(unanswered, self._call, self._price, self._hold.amount_nano_usd)
+
+    async def _post(self, posting: Posting) -> None:
+        self._record.posting = self._record.posting or posting
+        await self._ending.post(posting)
+
+    async def _post_job(self, posting: Posting, jobid: str, signature: str) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        self._record.posting = posting
+        job = Job(jobid, signature, self._hold, now_ms)
+        await self._ending.post_job(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000))
+
+
+def _no_answer(fault: NoAnswer | BrokenOff) -> GatewayError:
+    if isinstance(fault, AnswerTimeout):
+        return UpstreamTimeout(
+            "The upstream did not answer in time. The call may have been billed, so it was booked as an estimate; "
+            "repeating it may cost again."
+        )
+    return UpstreamBrokeOff(
+        "The upstream broke off before its answer began. The call may have been billed, so it was booked as an "
+        "estimate; repeating it may cost again."
+    )
+
+
+def _is_event_stream(answer: UpstreamAnswer) -> bool:
+    return _header(answer, b"content-type", b"").startswith(b"text/event-stream")
+
+
+def _looks_like_events(first: bytes) -> bool:
+    return first.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").startswith(_EVENT_STREAM_BEGINS)
+
+
+def _header(answer: UpstreamAnswer, name: bytes, default: bytes) -> bytes:
+    return next((value.strip().lower() for key, value in answer.headers if key == name), default)

@@ -1,0 +1,62 @@
+"""What the handlers of the data plane are given: built once by `app`, shared by all calls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.billing.prices import PriceList
+from gateway.metrics import Metrics
+from gateway.store.jobs import Jobs
+from gateway.store.ledger import Ledger
+from gateway.upstream.leg import Headers, UpstreamLeg
+from gateway.web.auth import Authenticator
+from gateway.web.settlement import Settlements, Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Bounds of one call."""
+
+    body_bytes_max: int
+    body_timeout_s: float
+    whole_answer_bytes_max: int
+    client_write_timeout_s: float
+    drain_s: float
+    drain_bytes_max: int
+    settle_wait_s: float
+    job_first_poll_s: float
+
+
+@dataclass(slots=True)
+class Services:
+    auth: Authenticator
+    prices: PriceList
+    ledger: Ledger
+    jobs: Jobs
+    upstream: UpstreamLeg
+    upstream_keys: Mapping[str, str]
+    settlements: Settlements
+    tasks: Tasks
+    metrics: Metrics
+    limits: CallLimits
+    draining: bool = False
+
+    def upstream_headers(self, org: str, request_id: str) -> Headers:
+        """All that is sent upstream beside the body: nothing of the client's own headers goes along."""
+        return [
+            (b"authorization", b"Bearer " + self.upstream_keys[org].encode()),
+            *self.anonymous_headers(request_id),
+        ]
+
+    def anonymous_headers(self, request_id: str) -> Headers:
+        """The same without the organisation's key: a poll knows its job by its signature."""
+        return [
+            (b"content-type", b"application/json"),
+            (b"accept", b"*/*"),
+            (b"accept-encoding", b"identity"),
+            (b"user-agent", b"minitoolai-gateway"),
+            (b"x-request-id", request_id.encode()),
+        ]
+
+    def upstream_secret(self, org: str) -> bytes:
+        """What must never reach a client."""
+        return self.upstream_keys[org].encode()

@@ -1,0 +1,120 @@
+"""Work that must end even when nobody waits for it any more: calls on their way, and their settlements.
+
+A task that owns an upstream connection or owes a posting is never cancelled. It is started here, so it is known; the
+lifespan's end awaits all of them. A posting that Redis does not answer is sent again with the same id until it is
+answered: the script makes that safe.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.ledger import RELEASE, Posting
+from gateway.store.jobs import Job, Jobs
+from gateway.store.ledger import HoldRequest, Ledger
+
+log = logging.getLogger("gateway.settlement")
+
+T = TypeVar("T")
+
+_FIRST_RETRY_S = 0.05
+_LONGEST_RETRY_S = 2.0
+
+
+class Tasks:
+    """Detached tasks by which a call is brought to its end."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+        self._hurry: set[Callable[[], None]] = set()
+        self.hurried = False
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def on_hurry(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back when the grace time for open streams is over; returns what takes that back."""
+        self._hurry.add(callback)
+        if self.hurried:
+            callback()
+        return lambda: self._hurry.discard(callback)
+
+    def hurry(self) -> None:
+        """The grace time is over: every stream is to end now."""
+        self.hurried = True
+        for callback in tuple(self._hurry):
+            callback()
+
+    async def finished(self, timeout_s: float) -> int:
+        """Wait for all tasks; returns how many were still running when the time was over."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+        return len(self._running)
+
+
+class Settlements:
+    """Ends holds, for certain."""
+
+    def __init__(self, ledger: Ledger, jobs: Jobs, tasks: Tasks) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._tasks = tasks
+
+    def settle(self, hold: HoldRequest, posting: Posting) -> asyncio.Task[bool]:
+        """Post in the background, again and again until Redis answers."""
+        return self._tasks.start(until_answered(lambda: self._ledger.settle(hold, posting)))
+
+    def settle_job(self, hold: HoldRequest, posting: Posting, job: Job, first_poll_ms: int) -> asyncio.Task[bool]:
+        """The same for an image job, which is bound to its owner first: who is charged can also be refunded."""
+
+        async def bind_and_settle() -> bool:
+            await until_answered(lambda: self._jobs.bind(job, first_poll_ms))
+            return await until_answered(lambda: self._ledger.settle(hold, posting))
+
+        return self._tasks.start(bind_and_settle())
+
+    def release(self, hold: HoldRequest) -> asyncio.Task[bool]:
+        """Give a hold back; also one whose admission had no answer and may or may not stand."""
+        return self.settle(hold, RELEASE)
+
+
+class Ending:
+    """The one end of one hold: whoever posts first decides, later postings are ignored."""
+
+    def __init__(self, settlements: Settlements, hold: HoldRequest, wait_s: float) -> None:
+        self._settlements = settlements
+        self._hold = hold
+        self._wait_s = wait_s
+        self.posting: Posting | None = None
+
+    async def post(self, posting: Posting) -> None:
+        """End the hold; returns when that is written, or after `wait_s` while it goes on in the background."""
+        if self.posting is None:
+            self.posting = posting
+            await self._bounded(self._settlements.settle(self._hold, posting))
+
+    async def post_job(self, posting: Posting, job: Job, first_poll_ms: int) -> None:
+        """End the hold of a submitted image job."""
+        if self.posting is None:
+            self.posting = posting
+            await self._bounded(self._settlements.settle_job(self._hold, posting, job, first_poll_ms))
+
+    async def _bounded(self, task: asyncio.Task[bool]) -> None:
+        await asyncio.wait({task}, timeout=self._wait_s)
+
+
+async def until_answered(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Repeat something idempotent until the ledger answers."""
+    pause_s = _FIRST_RETRY_S
+    while True:
+        try:
+            return await attempt()
+        except LedgerUnavailable as error:
+            log.warning("ledger unavailable, trying again in %.2f s: %s", pause_s, error.details.get("cause"))
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_RETRY_S)

@@ -1,0 +1,64 @@
+"""From what an answer proved to how its hold ends. Pure: it decides, `web` posts.
+
+| what was seen | the hold is | usage | flags |
+| --- | --- | --- | --- |
+| a valid usage | captured at its cost | upstream's | overrun, if above the hold |
+| only impossible usage | captured whole | the bound | anomaly |
+| content, but no usage | captured: prompt + what was streamed | tiktoken's | estimated |
+| no answer at all, though sent | captured: prompt (chat) or price (unit) | tiktoken's | estimated, unanswered |
+| nothing billable | released | none | |
+"""
+
+from gateway.billing.ledger import ANOMALY, ESTIMATED, OVERRUN, RELEASE, UNANSWERED, Posting
+from gateway.billing.prices import ModelPrice
+from gateway.billing.usage import Usage
+from gateway.wire.call import Call, Outcome
+from gateway.wire.tokens import count, count_prompt
+
+
+def posting_of(call: Call, price: ModelPrice, hold_nano_usd: int, outcome: Outcome) -> Posting | None:
+    """How the hold ends, or None where only an estimate can tell (`estimate`, which is slow)."""
+    if outcome.usage is not None:
+        cost = price.cost_of(outcome.usage)
+        return Posting("capture", cost, outcome.usage, "upstream", (OVERRUN,) if cost > hold_nano_usd else ())
+    if outcome.anomaly:
+        return Posting("capture", hold_nano_usd, call.bound, "estimated", (ANOMALY,))
+    return None if outcome.began else RELEASE
+
+
+def estimate(call: Call, price: ModelPrice, hold_nano_usd: int, outcome: Outcome) -> Posting:
+    """Charge the prompt and what was streamed, never more than was held. Counts tokens: run it off the event loop."""
+    usage = Usage(
+        prompt_tokens=_prompt_tokens(call),
+        completion_tokens=_streamed_tokens(call, outcome),
+        units=call.bound.units,
+    )
+    return Posting("capture", min(price.most_of(usage), hold_nano_usd), usage, "estimated", (ESTIMATED,))
+
+
+def unanswered(call: Call, price: ModelPrice, hold_nano_usd: int) -> Posting:
+    """The request left whole and no answer came: charge the prompt, or the price of a unit. Counts tokens."""
+    usage = Usage(prompt_tokens=_prompt_tokens(call), units=call.bound.units)
+    cost = min(price.most_of(usage), hold_nano_usd)
+    return Posting("capture", cost, usage, "estimated", (ESTIMATED, UNANSWERED))
+
+
+def counted_bound(call: Call) -> Usage:
+    """The call's bound with its prompt counted instead of measured in bytes. Counts tokens."""
+    return Usage(
+        prompt_tokens=_prompt_tokens(call),
+        completion_tokens=call.bound.completion_tokens,
+        units=call.bound.units,
+    )
+
+
+def _prompt_tokens(call: Call) -> int:
+    if call.prompt is None:
+        return call.bound.prompt_tokens
+    return min(count_prompt(call.prompt), call.bound.prompt_tokens)
+
+
+def _streamed_tokens(call: Call, outcome: Outcome) -> int:
+    if not outcome.text_complete:
+        return call.completion_tokens_max
+    return min(count(outcome.text), call.completion_tokens_max)
