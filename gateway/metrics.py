@@ -29,7 +29,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 log = logging.getLogger("gateway.call")
 
 # One more series for every counter and histogram, which nothing here reads.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client leaves it without types
 
 
 @dataclass(slots=True)

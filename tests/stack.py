@@ -1,4 +1,4 @@
-"""The whole stack as processes, for tests: emulator and gateways on free ports, their Redis, and what tests ask of them."""
+"""The whole stack as processes: an emulator and gateways on free ports, their Redis, and what tests ask of them."""
 
 import contextlib
 import os

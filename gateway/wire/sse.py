@@ -4,8 +4,8 @@ Laws:
 - Every split of the same bytes gives the same events.
 - A line ends with LF, CRLF or CR and with nothing else: U+2028, U+0085 and form feeds are text.
 - Time is linear in the bytes, even when they come one at a time.
-- Memory is bounded by `event_bytes_max`: a larger event is skipped up to its end, and
-  `skipped` says so from then on.
+- No line and no event's data is kept above `event_bytes_max`: such an event is skipped up to its
+  end, and `skipped` says so from then on.
 Source: the WHATWG HTML standard, "Server-sent events", parsing an event stream.
 """
 
@@ -46,7 +46,9 @@ class EventParser:
             self._take_line(line, events)
         if rest:
             self._line += rest
-            self._bound_memory()
+            if self._skipping or len(self._line) > self._event_bytes_max:
+                self._skip()
+                self._line[:] = _SKIPPED_LINE
         return events
 
     def unfinished(self) -> bytes | None:
@@ -66,6 +68,8 @@ class EventParser:
         return len(self._line) + len(self._data or b"")
 
     def _take_line(self, line: bytes, events: list[bytes]) -> None:
+        if len(line) > self._event_bytes_max:
+            self._skip()
         if self._at_start:
             line = self._without_mark(line)
             self._at_start = False
@@ -83,13 +87,12 @@ class EventParser:
         else:
             self._data += b"\n"
             self._data += value
-        self._bound_memory()
+        if len(self._data) > self._event_bytes_max:
+            self._skip()
 
-    def _bound_memory(self) -> None:
-        if self._skipping or self.kept_bytes() > self._event_bytes_max:
-            self._skipping = self.skipped = True
-            self._data = None
-            self._line = bytearray(_SKIPPED_LINE if self._line else b"")
+    def _skip(self) -> None:
+        self._skipping = self.skipped = True
+        self._data = None
 
     def _without_mark(self, line: bytes) -> bytes:
         return line.removeprefix(_BYTE_ORDER_MARK) if self._at_start else line
