@@ -1,0 +1,128 @@
+"""Bodies that two parsers could read differently are refused; all others keep their meaning."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.billing.errors import DuplicateKey, InvalidJSON
+from gateway.wire.strictjson import DEPTH_MAX, VALUES_MAX, decode, encode
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=20,
+)
+
+
+def nested(levels: int) -> bytes:
+    """An object with arrays in it, `levels` deep in all."""
+    return b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES), st.booleans())
+def test_a_valid_body_reads_as_json_reads_it(value: dict[str, object], ascii_only: bool) -> None:
+    """Strict is not different: only less."""
+    assert value == decode(json.dumps(value, ensure_ascii=ascii_only).encode())
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES))
+def test_what_is_written_reads_back_the_same(value: dict[str, object]) -> None:
+    """What was priced is what is sent."""
+    assert value == json.loads(encode(value))
+    assert encode(value) == encode(decode(encode(value)))
+
+
+def test_encoding_is_compact_and_not_escaped() -> None:
+    """A prompt's bytes are then its UTF-8 bytes."""
+    assert '{"a":["é","😀",1.5,null]}'.encode() == encode({"a": ["é", "😀", 1.5, None]})
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b'{"a":1,"a":1}', "a"),
+        (rb'{"model":1,"\u006dodel":2}', "model"),
+        (b'{"x":[{"y":{"b":1,"c":2,"b":3}}]}', "b"),
+        (rb'{"\ud800":1,"\ud800":2}', "?"),
+        (b'{"' + b"k" * 200 + b'":1,"' + b"k" * 200 + b'":1}', "k" * 80),
+    ],
+)
+def test_a_key_given_twice_is_refused_by_name(body: bytes, key: str) -> None:
+    """One parser takes the first, another the last: the budget and the upstream might differ."""
+    with pytest.raises(DuplicateKey, match="twice") as refused:
+        decode(body)
+    assert key == refused.value.param
+    refused.value.message.encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b'{"a":1,}', "not valid JSON"),
+        (b"{} {}", "not valid JSON"),
+        (b"{'a':1}", "not valid JSON"),
+        (b'{"a":01}', "not valid JSON"),
+        (b'{"a":"\x01"}', "not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+        (b"\xef\xbb\xbf{}", "byte-order mark"),
+        (b'{"a":"\xff"}', "not UTF-8"),
+        (b'{"a":"\xed\xa0\x80"}', "not UTF-8"),
+        (b'{"a":"\xc0\xaf"}', "not UTF-8"),
+        ('{"a":1}'.encode("utf-16"), "not UTF-8"),
+        (b'{"a":NaN}', "NaN is not JSON"),
+        (b'{"a":Infinity}', "Infinity is not JSON"),
+        (b'{"a":-Infinity}', "-Infinity is not JSON"),
+        (b'{"a":1e999}', "too large"),
+        (b'{"a":-1e999}', "too large"),
+        (b'{"a":' + b"9" * 5000 + b"}", "digits"),
+        (b'{"a":0.' + b"9" * 5000 + b"}", "digits"),
+        (rb'{"a":"\ud800"}', "surrogate"),
+        (rb'{"a":"\uDC00x"}', "surrogate"),
+        (rb'{"\ud83d":1}', "surrogate"),
+        (nested(DEPTH_MAX + 1), "nested too deeply"),
+        (nested(100_000), "nested too deeply"),
+        (nested(1_000_000), "too many values"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"a":[' + b"[]," * 1_000_000 + b"[]]}", "too many values"),
+        (b'{"a":[' + b"1," * 1_000_000 + b"1]}", "too many values"),
+        (b'"' * 2_000_001 + b"[" * 100, "too many values"),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, bytes | str) else None,
+)
+def test_a_body_without_one_meaning_is_refused_with_the_reason(body: bytes, reason: str) -> None:
+    """A sentence that says what is wrong, and never a stack."""
+    with pytest.raises(InvalidJSON, match=reason) as refused:
+        decode(body)
+    assert refused.value.message.endswith(".")
+    assert len(refused.value.message) < 200
+
+
+def test_the_bounds_themselves_are_allowed() -> None:
+    """Off by one would refuse someone's honest request."""
+    assert decode(nested(DEPTH_MAX))
+    assert VALUES_MAX - 2 == len(decode(b'{"a":[' + b"1," * (VALUES_MAX - 3) + b"1]}")["a"])  # type: ignore[arg-type]
+
+
+@given(st.lists(st.sampled_from(["[", "{", "]", "\\", '"', ",", "x", "\\\\"]), max_size=30))
+def test_brackets_inside_strings_are_text(pieces: list[str]) -> None:
+    """Source code in a prompt is no structure, however its quotes and backslashes fall."""
+    text = "[" * 200 + "".join(pieces)
+    assert {"a": text} == decode(json.dumps({"a": text}).encode())
+
+
+def test_surrogate_pairs_and_small_numbers_are_fine() -> None:
+    """Python's own client writes an emoji as a pair."""
+    assert {"a": "😀"} == decode(rb'{"a":"\ud83d\ude00"}')
+    assert {"a": 0.0, "b": 2**64} == decode(b'{"a":1e-999,"b":18446744073709551616}')
+    assert math.copysign(1, decode(b'{"a":-0.0}')["a"]) == -1  # type: ignore[arg-type]
