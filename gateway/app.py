@@ -70,14 +70,15 @@ class Gateway:
         jobs = Jobs(self._redis, scripts)
         self._scopes = Scopes(self._redis, scripts)
         tasks = Tasks()
-        auth = Authenticator(Principals(self._redis), self._scopes, admin_key, DEFAULT_ORG)
+        upstream_keys = {DEFAULT_ORG: settings.upstream_api_key}
+        auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG)
         self.services = Services(
             auth=auth,
             prices=prices,
             ledger=ledger,
             jobs=jobs,
             upstream=_upstream(settings),
-            upstream_keys={DEFAULT_ORG: settings.upstream_api_key},
+            upstream_keys=upstream_keys,
             settlements=Settlements(ledger, jobs, tasks),
             tasks=tasks,
             metrics=Metrics(),
@@ -108,7 +109,10 @@ class Gateway:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            handler = self._data_plane.get(scope["path"], self._router)
+            path: str = scope["path"]
+            handler = self._data_plane.get(path)
+            if handler is None:
+                handler, scope["path"] = self._router, path.rstrip("/") or "/"
             await handler(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -122,7 +126,8 @@ class Gateway:
         try:
             await self._prepare()
         except Exception as error:  # noqa: BLE001  # whatever it is, the server must be told, or it would hang
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await self._redis.aclose()
+            await send({"type": "lifespan.startup.failed", "message": f"the gateway cannot start: {error}"})
             return
         stop = asyncio.Event()
         poller = asyncio.create_task(self._poller.run(stop))

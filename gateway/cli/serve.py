@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
 def configure_logging() -> None:
     """One line a record on standard output; a call's line is already JSON."""
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
-    for noisy in ("httpx", "httpcore", "asyncio"):
+    for noisy in ("httpx", "httpcore", "asyncio", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

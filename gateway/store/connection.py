@@ -37,9 +37,12 @@ def open_redis(url: str, timeout_s: float) -> Redis:
 async def check_fit(redis: Redis) -> None:
     """Refuse an evicting server and a foreign schema; claim the schema of an empty one.
 
-    Raises UnfitRedis, or RedisError when there is no answer.
+    Raises UnfitRedis: also when there is no answer.
     """
-    memory = await redis.info("memory")
+    try:
+        memory = await redis.info("memory")
+    except (RedisError, OSError, TimeoutError) as error:
+        raise UnfitRedis(f"Redis gives no answer ({error}); is REDIS_URL right, and is the server running?") from error
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise UnfitRedis(

@@ -8,6 +8,7 @@ front of it. Scripts are sent by digest; a Redis that does not know one (restart
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from gateway.billing.errors import LedgerUnavailable
+
+log = logging.getLogger("gateway.store")
 
 Argument = str | bytes | int
 Reply = list[object]
@@ -73,9 +76,9 @@ class RedisScripts:
 
 
 def unavailable(error: BaseException) -> LedgerUnavailable:
-    """What a client hears when Redis does not answer: nothing was forwarded, try again."""
+    """What a client hears when Redis does not answer; raise it `from` the cause, which only the log shows."""
+    log.warning("the ledger cannot be reached: %s: %s", type(error).__name__, error)
     return LedgerUnavailable(
         "The gateway's ledger cannot be reached, so the call was refused and not billed. Try again in a few seconds.",
         retry_after_s=2,
-        details={"cause": type(error).__name__},
     )

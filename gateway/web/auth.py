@@ -1,6 +1,7 @@
 """Who is calling: sub-keys on the data plane, the administrator's key or a sub-key's role on the control plane."""
 
 import hmac
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.billing.errors import (
@@ -26,10 +27,13 @@ class Caller:
 
 
 class Authenticator:
-    def __init__(self, principals: Principals, scopes: Scopes, admin_key: str, default_org: str) -> None:
+    def __init__(
+        self, principals: Principals, scopes: Scopes, admin_key: str, orgs: Collection[str], default_org: str
+    ) -> None:
         self._principals = principals
         self._scopes = scopes
         self._admin_digest = digest_of(admin_key)
+        self._orgs = orgs
         self._default_org = default_org
 
     async def principal(self, authorization: bytes | None, x_api_key: bytes | None) -> Principal:
@@ -40,7 +44,7 @@ class Authenticator:
         """
         secret = bearer(authorization, x_api_key)
         org = organisation_of(secret)
-        if org is None:
+        if org is None or org not in self._orgs:
             raise InvalidAPIKey(
                 "This is not an API key of this gateway: it begins with sk-mt- and was given to you whole."
             )

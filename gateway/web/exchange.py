@@ -16,6 +16,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+_UNREAD_BYTES_KEPT = 65_536
+"""An error answered before a body of at most this size was read keeps the connection."""
+
+
 class ClientLeft(Exception):
     """The client closed the connection before its request was whole: there is nobody to answer."""
 
@@ -35,6 +39,7 @@ class Exchange:
         self.started = False
         self.finished = False
         self.status = 0
+        self._unread = True
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (lower-case name), or None."""
@@ -95,13 +100,21 @@ class Exchange:
         await self.finish(body)
 
     async def answer_error(self, error: GatewayError, beside: Mapping[str, object] | None = None) -> None:
-        await self.answer(*error_answer(error, beside))
+        status, headers, body = error_answer(error, beside)
+        if self._unread and self._is_long():
+            # Nobody wants the rest of the request: without this the server would read and drop all of it.
+            headers.append((b"connection", b"close"))
+        await self.answer(status, headers, body)
 
     def close(self) -> None:
         """Stop watching the client."""
         self._on_gone = None
         if self._watch is not None:
             self._watch.cancel()
+
+    def _is_long(self) -> bool:
+        declared = self.header(b"content-length")
+        return declared is None or int(declared) > _UNREAD_BYTES_KEPT
 
     def _refuse_other_types(self) -> None:
         content_type = (self.header(b"content-type") or b"application/json").split(b";")[0].strip().lower()
@@ -124,6 +137,7 @@ class Exchange:
                 raise _too_large(body_bytes_max)
             parts.append(part)
             if not message.get("more_body", False):
+                self._unread = False
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _wait_for_leave(self) -> None:

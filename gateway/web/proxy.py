@@ -4,6 +4,7 @@ Read `Proxy._serve` first; everything below it is one of its steps.
 """
 
 import asyncio
+import logging
 import secrets
 import time
 
@@ -28,6 +29,10 @@ from gateway.wire.call import Call, Endpoint
 from gateway.wire.charge import counted_bound
 from gateway.wire.strictjson import decode
 
+log = logging.getLogger("gateway.proxy")
+
+_OUR_FAULT = "The gateway failed at this call; its log has the cause under this request's id."
+
 
 class Proxy:
     """The ASGI callable of one endpoint."""
@@ -50,6 +55,11 @@ class Proxy:
         except GatewayError as error:
             record.error = error.code
             await exchange.answer_error(error, self._endpoint.error_fields)
+        except Exception:  # the process's edge: a fault of ours is logged and counted, and the caller hears of it
+            log.exception("call %s failed", exchange.request_id)
+            record.error = GatewayError.code
+            if not exchange.started:
+                await exchange.answer_error(GatewayError(_OUR_FAULT), self._endpoint.error_fields)
         finally:
             exchange.close()
             record.status = exchange.status

@@ -89,17 +89,17 @@ class Relay:
         org = self._hold.principal.org
         headers = self._services.upstream_headers(org, self._exchange.request_id)
         self._record.sent_at = time.perf_counter()
+        request = UpstreamRequest(self._endpoint.upstream_path, headers, self._call.body)
         try:
-            answer = await self._services.upstream.send(
-                UpstreamRequest(self._endpoint.upstream_path, headers, self._call.body)
-            )
+            async with self._services.tasks.unless_hurried():
+                answer = await self._services.upstream.send(request)
         except PoolExhausted:
             await self._post(RELEASE)
             raise Overloaded("All connections to the upstream are in use; try again.", retry_after_s=1) from None
         except NotSent:
             await self._post(RELEASE)
             raise UpstreamError("The upstream cannot be reached; nothing was billed. Try again later.") from None
-        except NoAnswer as fault:
+        except (NoAnswer, TimeoutError) as fault:
             await self._post(await self._unanswered())
             raise _no_answer(fault) from None
         self._record.answered_at = time.perf_counter()
@@ -131,8 +131,9 @@ class Relay:
         await self._post(RELEASE)
         self._record.error = "upstream_error"
         try:
-            body = await self._whole(b"", chunks)
-        except BrokenOff:
+            async with self._services.tasks.unless_hurried():
+                body = await self._whole(b"", chunks)
+        except (BrokenOff, TimeoutError):
             raise UpstreamError("The upstream failed and broke off its answer; nothing was billed.") from None
         await self._exchange.answer(status, [*headers, _FROM_UPSTREAM], mask(body, self._secret))
 
@@ -145,8 +146,9 @@ class Relay:
     async def _first(self, chunks: AsyncIterator[bytes]) -> bytes:
         """The first bytes: they decide the form where the content type does not say "event stream"."""
         try:
-            return await anext(chunks, b"")
-        except BrokenOff as fault:
+            async with self._services.tasks.unless_hurried():
+                return await anext(chunks, b"")
+        except (BrokenOff, TimeoutError) as fault:
             await self._post(await self._unanswered())
             raise _no_answer(fault) from None
 
@@ -169,14 +171,12 @@ class Relay:
         """Copy chunk by chunk to the client and the meter; returns what to tell a client that is still there."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(None) as deadline:
+            async with self._services.tasks.unless_hurried() as deadline:
                 self._exchange.watch(lambda: deadline.reschedule(loop.time() + self._limits.drain_s))
-                forget = self._services.tasks.on_hurry(lambda: deadline.reschedule(loop.time()))
                 try:
                     await self._exchange.start(status, headers)
                     await self._copy_chunks(first, chunks)
                 finally:
-                    forget()
                     self._exchange.close()
         except BrokenOff:
             return UpstreamError("The upstream broke off in the middle of its answer.")
@@ -216,8 +216,9 @@ class Relay:
     ) -> None:
         """Read the whole answer, settle it, and only then begin to send it."""
         try:
-            body = await self._whole(first, chunks)
-        except BrokenOff as fault:
+            async with self._services.tasks.unless_hurried():
+                body = await self._whole(first, chunks)
+        except (BrokenOff, TimeoutError) as fault:
             await self._post(await self._unanswered())
             raise _no_answer(fault) from None
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
@@ -263,8 +264,8 @@ class Relay:
         await self._ending.post_job(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000))
 
 
-def _no_answer(fault: NoAnswer | BrokenOff) -> GatewayError:
-    if isinstance(fault, AnswerTimeout):
+def _no_answer(fault: NoAnswer | BrokenOff | TimeoutError) -> GatewayError:
+    if isinstance(fault, AnswerTimeout | TimeoutError):
         return UpstreamTimeout(
             "The upstream did not answer in time. The call may have been billed, so it was booked as an estimate; "
             "repeating it may cost again."

@@ -6,8 +6,9 @@ answered: the script makes that safe.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from gateway.billing.errors import LedgerUnavailable
@@ -44,6 +45,17 @@ class Tasks:
             callback()
         return lambda: self._hurry.discard(callback)
 
+    @contextlib.asynccontextmanager
+    async def unless_hurried(self) -> AsyncIterator[asyncio.Timeout]:
+        """Run a block that ends with TimeoutError when the grace time is over; its deadline can also be set earlier."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as deadline:
+            forget = self.on_hurry(lambda: deadline.reschedule(loop.time()))
+            try:
+                yield deadline
+            finally:
+                forget()
+
     def hurry(self) -> None:
         """The grace time is over: every stream is to end now."""
         self.hurried = True
@@ -67,20 +79,27 @@ class Settlements:
 
     def settle(self, hold: HoldRequest, posting: Posting) -> asyncio.Task[bool]:
         """Post in the background, again and again until Redis answers."""
-        return self._tasks.start(until_answered(lambda: self._ledger.settle(hold, posting)))
+        return self._tasks.start(self._settle(hold, posting))
 
     def settle_job(self, hold: HoldRequest, posting: Posting, job: Job, first_poll_ms: int) -> asyncio.Task[bool]:
         """The same for an image job, which is bound to its owner first: who is charged can also be refunded."""
 
         async def bind_and_settle() -> bool:
             await until_answered(lambda: self._jobs.bind(job, first_poll_ms))
-            return await until_answered(lambda: self._ledger.settle(hold, posting))
+            return await self._settle(hold, posting)
 
         return self._tasks.start(bind_and_settle())
 
     def release(self, hold: HoldRequest) -> asyncio.Task[bool]:
         """Give a hold back; also one whose admission had no answer and may or may not stand."""
         return self.settle(hold, RELEASE)
+
+    async def _settle(self, hold: HoldRequest, posting: Posting) -> bool:
+        settled = await until_answered(lambda: self._ledger.settle(hold, posting))
+        if not settled and posting.cost_nano_usd:
+            # Redis lost the hold (restored from an old copy?) or it ended otherwise: this charge stands in no ledger.
+            log.error("hold %s was not open: %d nano-USD not posted", hold.hold_id, posting.cost_nano_usd)
+        return settled
 
 
 class Ending:
@@ -114,7 +133,6 @@ async def until_answered(attempt: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await attempt()
-        except LedgerUnavailable as error:
-            log.warning("ledger unavailable, trying again in %.2f s: %s", pause_s, error.details.get("cause"))
+        except LedgerUnavailable:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_RETRY_S)
