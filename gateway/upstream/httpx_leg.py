@@ -4,7 +4,7 @@ httpx is told nothing it could do on its own: no redirects, no retries, no cooki
 events say whether a request was begun to be written, which decides whether an unanswered call may have been billed.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
@@ -70,7 +70,7 @@ class HttpxAnswer:
         self.status = response.status_code
         self.headers: Headers = [(name.lower(), value) for name, value in response.headers.raw]
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         try:
             async for chunk in self._response.aiter_raw():
                 yield chunk

@@ -4,7 +4,7 @@ The rest of the gateway knows only this module, so the connection behind it can 
 said by the error: whether a byte of the request may have left (`NotSent` or not).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,8 +58,8 @@ class UpstreamAnswer(Protocol):
     def headers(self) -> Headers:
         """Names in lower case."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body's bytes as they arrive, no transfer coding. Raises BrokenOff."""
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body's bytes as they arrive, no transfer coding; close it. Raises BrokenOff."""
 
     async def close(self) -> None:
         """Free the connection; safe at any point and more than once."""
@@ -70,3 +70,14 @@ class UpstreamLeg(Protocol):
         """Send the request once and wait for the head of the answer. Raises NotSent or NoAnswer."""
 
     async def close(self) -> None: ...
+
+
+async def whole(chunks: AsyncIterator[bytes], bytes_max: int) -> bytes:
+    """Read a body to its end. Raises BrokenOff: it ended early, or is above `bytes_max`."""
+    parts, size = [], 0
+    async for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > bytes_max:
+            raise BrokenOff("answer too large")
+    return b"".join(parts)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.billing.errors import (
@@ -23,7 +24,7 @@ from gateway.billing.ledger import Posting
 from gateway.billing.usage import Usage
 from gateway.metrics import CallRecord
 from gateway.store.jobs import KEEP_MS, Job
-from gateway.upstream.leg import BrokenOff, UpstreamFault, UpstreamRequest
+from gateway.upstream.leg import UpstreamFault, UpstreamRequest, whole
 from gateway.web.errors import Header
 from gateway.web.exchange import ClientLeft, Exchange, Message, Receive, Send
 from gateway.web.proxy import new_request_id
@@ -79,17 +80,13 @@ class JobDesk:
         try:
             answer = await services.upstream.send(request)
             try:
-                parts, size = [], 0
-                async for chunk in answer.chunks():
-                    parts.append(chunk)
-                    size += len(chunk)
-                    if size > services.limits.whole_answer_bytes_max:
-                        raise BrokenOff("answer too large")
+                async with aclosing(answer.chunks()) as chunks:
+                    body = await whole(chunks, services.limits.whole_answer_bytes_max)
             finally:
                 await answer.close()
         except UpstreamFault:
             raise UpstreamError("The upstream gave no answer about this job. Polls cost nothing: ask again.") from None
-        return PollAnswer(answer.status, response_headers(answer.headers, secret), mask(b"".join(parts), secret))
+        return PollAnswer(answer.status, response_headers(answer.headers, secret), mask(body, secret))
 
     async def act(self, job: Job, answer: PollAnswer) -> str:
         """Refund a failed job, tick off a finished one; returns the job's state. Idempotent."""

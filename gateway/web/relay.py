@@ -10,6 +10,7 @@ A client that leaves changes nothing about the bill: the upstream is read on to 
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.billing.errors import (
@@ -34,6 +35,7 @@ from gateway.upstream.leg import (
     PoolExhausted,
     UpstreamAnswer,
     UpstreamRequest,
+    whole,
 )
 from gateway.web.errors import Header, error_body
 from gateway.web.exchange import Exchange
@@ -77,7 +79,8 @@ class Relay:
         try:
             answer = await self._send()
             try:
-                await self._pass_on(answer)
+                async with aclosing(answer.chunks()) as chunks:
+                    await self._pass_on(answer, chunks)
             finally:
                 await answer.close()
         finally:
@@ -105,7 +108,7 @@ class Relay:
         self._record.answered_at = time.perf_counter()
         return answer
 
-    async def _pass_on(self, answer: UpstreamAnswer) -> None:
+    async def _pass_on(self, answer: UpstreamAnswer, chunks: AsyncIterator[bytes]) -> None:
         """By status: refused us, failed, or succeeded; a success by form: an event stream, or anything else whole."""
         headers = response_headers(answer.headers, self._secret)
         if answer.status in _REFUSED_BY_UPSTREAM:
@@ -116,7 +119,6 @@ class Relay:
         if 300 <= answer.status < 400:
             await self._post(RELEASE)
             raise UpstreamError("The upstream answered with a redirect; an administrator must correct its address.")
-        chunks = answer.chunks()
         if answer.status >= 400:
             await self._pass_failure(answer.status, headers, chunks)
             return
@@ -132,7 +134,7 @@ class Relay:
         self._record.error = "upstream_error"
         try:
             async with self._services.tasks.unless_hurried():
-                body = await self._whole(b"", chunks)
+                body = await whole(chunks, self._limits.whole_answer_bytes_max)
         except (BrokenOff, TimeoutError):
             raise UpstreamError("The upstream failed and broke off its answer; nothing was billed.") from None
         await self._exchange.answer(status, [*headers, _FROM_UPSTREAM], mask(body, self._secret))
@@ -217,7 +219,7 @@ class Relay:
         """Read the whole answer, settle it, and only then begin to send it."""
         try:
             async with self._services.tasks.unless_hurried():
-                body = await self._whole(first, chunks)
+                body = first + await whole(chunks, self._limits.whole_answer_bytes_max)
         except (BrokenOff, TimeoutError) as fault:
             await self._post(await self._unanswered())
             raise _no_answer(fault) from None
@@ -230,16 +232,6 @@ class Relay:
         else:
             await self._post_job(posting, *job)
         await self._exchange.answer(status, headers, mask(body, self._secret))
-
-    async def _whole(self, first: bytes, chunks: AsyncIterator[bytes]) -> bytes:
-        """The answer's body. Raises BrokenOff: it ended early, or is above the bound."""
-        parts, size = [first], len(first)
-        async for chunk in chunks:
-            parts.append(chunk)
-            size += len(chunk)
-            if size > self._limits.whole_answer_bytes_max:
-                raise BrokenOff("answer too large")
-        return b"".join(parts)
 
     async def _metered(self) -> Posting:
         """How the hold ends by what was seen; tokens are counted off the loop where the upstream proved none."""
