@@ -6,7 +6,6 @@ Data-plane paths are raw ASGI callables found in a table before Starlette's rout
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,7 +16,7 @@ from gateway.billing.prices import PriceList
 from gateway.billing.scope import ScopeSettings
 from gateway.metrics import Metrics
 from gateway.settings import WEEKDAYS, Settings
-from gateway.store.connection import check_fit, is_ready, open_redis
+from gateway.store.connection import check_fit, open_redis, remember_prices
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger
 from gateway.store.reports import Reports
@@ -92,7 +91,7 @@ class Gateway:
         handlers[JOBS] = PollHandler(rules, self.services, desk)
         self._data_plane = path_table(handlers)
         books = Books(auth, ledger, Reports(self._redis, scripts, ledger, calendar), self._scopes, calendar)
-        health = Health(self.services, partial(is_ready, self._redis), (DEFAULT_ORG,), settings.metrics_token or None)
+        health = Health(self.services, scripts.ready, (DEFAULT_ORG,), settings.metrics_token or None)
         self._router = Starlette(
             routes=[
                 *health.routes(),
@@ -141,6 +140,7 @@ class Gateway:
     async def _prepare(self) -> None:
         """Refuse an unfit Redis, and make sure of the organisation."""
         await check_fit(self._redis)
+        await remember_prices(self._redis, DEFAULT_ORG, self.services.prices)
         now_ms = await self._scopes.now_ms()
         organisation = ScopeSettings(
             kind="organisation",

@@ -17,6 +17,8 @@ from gateway.cli.errors import CommandError
 from gateway.settings import Settings, SettingsError, load_prices, load_settings
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError
 
+log = logging.getLogger("gateway.serve")
+
 ADMIN_KEY_FILE = "admin-key"
 _AFTER_GRACE_S = 5
 
@@ -46,7 +48,7 @@ def serve(environ: Mapping[str, str]) -> int:
         if embedded is not None:
             embedded.start()
         gateway = Gateway(settings, prices, admin_key, embedded.url if embedded else settings.redis_url)
-        return _run(gateway, settings)
+        return _run(gateway, settings, embedded)
     except (EmbeddedRedisError, ValueError) as error:
         raise CommandError(str(error)) from None
     finally:
@@ -57,10 +59,19 @@ def serve(environ: Mapping[str, str]) -> int:
 class Server(uvicorn.Server):
     """uvicorn, with a graceful end: on SIGTERM calls in flight finish within the grace time, the rest are ended."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, grace_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, gateway: Gateway, grace_s: float, embedded: EmbeddedRedis | None
+    ) -> None:
         super().__init__(config)
         self._gateway = gateway
         self._grace_s = grace_s
+        self._embedded = embedded
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: see to the embedded Redis."""
+        if self._embedded is not None and self._embedded.revive():
+            log.error("the embedded Redis had ended and was started again; its log is %s", self._embedded.log)
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._gateway.drain()
@@ -105,7 +116,7 @@ def generated_admin_key(data_dir: Path) -> str:
     return key
 
 
-def _run(gateway: Gateway, settings: Settings) -> int:
+def _run(gateway: Gateway, settings: Settings, embedded: EmbeddedRedis | None) -> int:
     config = uvicorn.Config(
         gateway,
         host=settings.host,
@@ -120,6 +131,6 @@ def _run(gateway: Gateway, settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
     )
-    server = Server(config, gateway, settings.grace_s)
+    server = Server(config, gateway, settings.grace_s, embedded)
     server.run()
     return 0 if server.started else 1

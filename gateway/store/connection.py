@@ -5,7 +5,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from gateway.store.keys import SCHEMA, SCHEMA_VERSION
+from gateway.billing.prices import PriceList
+from gateway.store.keys import SCHEMA, SCHEMA_VERSION, Keys
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _CONNECTIONS_MAX = 64
@@ -54,8 +55,6 @@ async def check_fit(redis: Redis) -> None:
         raise UnfitRedis(f"Redis holds books of schema {stored!r}, this gateway keeps schema {SCHEMA_VERSION}")
 
 
-async def is_ready(redis: Redis) -> bool:
-    try:
-        return bool(await redis.ping())
-    except (RedisError, OSError, TimeoutError):
-        return False
+async def remember_prices(redis: Redis, org: str, prices: PriceList) -> None:
+    """Keep the list under its version, so that every entry's `price_version` can be looked up for ever."""
+    await redis.set(Keys(org).prices(prices.version), prices.canonical, nx=True)

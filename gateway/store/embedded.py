@@ -22,6 +22,7 @@ from typing import IO
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 30.0
+_LOCK_TIMEOUT_S = 5.0
 _SOCKET_PATH_BYTES_MAX = 100
 _PR_SET_PDEATHSIG = 1
 
@@ -38,6 +39,8 @@ class EmbeddedRedis:
         self._socket = _socket_path(self._dir)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+        self._program = ""
+        self.log = self._dir / "server.log"
         self.url = f"unix://{self._socket}"
 
     @property
@@ -49,22 +52,21 @@ class EmbeddedRedis:
 
         Raises EmbeddedRedisError: no server program, the directory is in use, or it did not come up.
         """
-        program = server_program()
+        self._program = server_program()
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._take_lock()
-        self._socket.unlink(missing_ok=True)
-        log = self._dir / "server.log"
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603  # the program is ours, the arguments are constants and paths
-                [program, *self._arguments()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # Ctrl-C reaches the whole foreground group; the server must outlive the last settlement.
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # started from the main thread, before any other
-            )
-        self._wait_until_ready(log)
+        self._lock = self._take_lock()
+        self._process = self._spawn(self._lock)
+        self._wait_until_ready()
+
+    def revive(self) -> bool:
+        """Start the server anew should it have died (killed, out of memory); True where it had.
+
+        Does not wait: until its data are loaded it answers nothing, and calls are refused meanwhile.
+        """
+        if self._process is None or self._lock is None or self._process.poll() is None:
+            return False
+        self._process = self._spawn(self._lock)
+        return True
 
     def stop(self) -> None:
         """Let the server write what it holds, end it, and free the data directory. Does nothing twice."""
@@ -80,6 +82,21 @@ class EmbeddedRedis:
             self._lock.close()
             self._lock = None
 
+    def _spawn(self, lock: IO[str]) -> subprocess.Popen[bytes]:
+        self._socket.unlink(missing_ok=True)
+        with self.log.open("ab") as output:
+            return subprocess.Popen(  # noqa: S603  # the program is ours, the arguments are constants and paths
+                [self._program, *self._arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # The lock is the server's too: should the gateway be killed, it holds until the server has ended.
+                pass_fds=(lock.fileno(),),
+                # Ctrl-C reaches the whole foreground group; the server must outlive the last settlement.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # from the main thread, where no lock can be held
+            )
+
     def _arguments(self) -> list[str]:
         return [
             *("--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"),
@@ -88,19 +105,24 @@ class EmbeddedRedis:
             *("--maxmemory-policy", "noeviction", "--loglevel", "notice"),
         ]
 
-    def _take_lock(self) -> None:
+    def _take_lock(self) -> IO[str]:
         lock = (self._dir / "lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise EmbeddedRedisError(
-                f"the data directory {self._dir.parent} is in use by another gateway; "
-                "give this one its own GATEWAY_DATA_DIR, or let both share a server by REDIS_URL"
-            ) from None
-        self._lock = lock
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.05)  # the server of a gateway that was just killed is still closing its files
+                    continue
+                lock.close()
+                raise EmbeddedRedisError(
+                    f"the data directory {self._dir.parent} is in use by another gateway; "
+                    "give this one its own GATEWAY_DATA_DIR, or let both share a server by REDIS_URL"
+                ) from None
+            return lock
 
-    def _wait_until_ready(self, log: Path) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
@@ -109,7 +131,7 @@ class EmbeddedRedis:
                 return
             time.sleep(0.01)
         self.stop()
-        raise EmbeddedRedisError(f"the embedded Redis did not start; its last words are in {log}")
+        raise EmbeddedRedisError(f"the embedded Redis did not start; its last words are in {self.log}")
 
 
 def server_program() -> str:

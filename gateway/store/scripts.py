@@ -7,6 +7,7 @@ front of it. Scripts are sent by digest; a Redis that does not know one (restart
 """
 
 import asyncio
+import functools
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -32,6 +33,11 @@ class Script:
     digest: str
 
 
+SCRIPTS = ("admit", "settle", "refund", "put_scope", "project", "claim_jobs")
+"""Every script; `lua/_….lua` are their shared parts."""
+
+
+@functools.cache
 def load(name: str) -> Script:
     """Read a script and the parts it uses from the package's data."""
     folder = resources.files("gateway.store") / "lua"
@@ -67,6 +73,19 @@ class RedisScripts:
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
         return reply if isinstance(reply, list) else [reply]
+
+    async def ready(self) -> bool:
+        """Whether Redis answers and knows the scripts; teaches it those it does not know."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                scripts = [load(name) for name in SCRIPTS]
+                known = await self._redis.script_exists(*(script.digest for script in scripts))
+                for script, is_known in zip(scripts, known, strict=True):
+                    if not is_known:
+                        await self._redis.script_load(script.source)
+        except (RedisError, OSError, TimeoutError):
+            return False
+        return True
 
     async def _evaluate(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> object:
         try:
