@@ -6,6 +6,7 @@ Source: MiniToolAI's price table (seed 000_…, "Giá API"); ADR 0001.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
@@ -16,6 +17,9 @@ from gateway.billing.usage import Usage
 
 PICO_PER_USD = NANO_PER_USD * PICO_PER_NANO
 TOKENS_PER_PRICE = 1_000_000
+
+_NAME = re.compile(r"[ -{}~]{1,100}")
+"""Printable ASCII but for the bar, which separates names in the cells of reports."""
 
 
 class PriceListError(ValueError):
@@ -115,7 +119,15 @@ def price_list(document: Mapping[str, object]) -> PriceList:
     units = _table(document.get("units", {}), "units")
     prices = [_chat_price(model, _table(row, f"chat.{model}")) for model, row in chat.items()]
     for kind, row in units.items():
+        if kind == "chat":
+            # Chat is billed by its tokens, which such a row would make free.
+            raise PriceListError("units.chat cannot be: chat is priced by token, in [chat.<model>]")
         prices.extend(_unit_prices(kind, _table(row, f"units.{kind}")))
+    for name in [*units, *(price.model for price in prices)]:
+        if not _NAME.fullmatch(name):
+            raise PriceListError(
+                f"{name!r} is no name for a model or kind: 1 to 100 printable ASCII characters, no '|'"
+            )
     if not prices:
         raise PriceListError("the list is empty; without prices every call would be refused")
     return PriceList(prices)
