@@ -18,6 +18,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("gateway.cli.demo.command", "see it all on this machine: free, offline, with live traffic"),
     "serve": Command("gateway.cli.serve", "run the gateway"),
     "emulator": Command("gateway.emulator.__main__", "run MiniToolAI on this machine: free, offline, with faults"),
     "teams": Command("gateway.cli.teams", "create, list, show, set, block and unblock teams"),

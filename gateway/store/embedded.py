@@ -94,7 +94,7 @@ class EmbeddedRedis:
                 pass_fds=(lock.fileno(),),
                 # Ctrl-C reaches the whole foreground group; the server must outlive the last settlement.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # from the main thread, where no lock can be held
+                preexec_fn=die_with_parent,  # noqa: PLW1509  # from the main thread, where no lock can be held
             )
 
     def _arguments(self) -> list[str]:
@@ -183,7 +183,7 @@ def _socket_path(folder: Path) -> Path:
     return private / f"{zlib.crc32(os.fsencode(folder)):08x}.sock"
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: a gateway that is killed takes its server along, cleanly (SIGTERM), for the next start."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
