@@ -83,7 +83,13 @@ class Admin:
     """The control plane of a gateway, as its administrator."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {ADMIN_KEY}"}, timeout=30)
+        # No connection is kept, so that nobody has to close one.
+        self.http = httpx.Client(
+            base_url=url,
+            headers={"authorization": f"Bearer {ADMIN_KEY}"},
+            limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=30,
+        )
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return self._done(self.http.post(f"/admin/v1{path}", json=body or {}))
