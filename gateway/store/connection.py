@@ -32,7 +32,7 @@ def open_redis(url: str, timeout_s: float) -> Redis:
         socket_timeout=timeout_s,
         socket_connect_timeout=_CONNECT_TIMEOUT_S,
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)  # it owns the pool: closing the client closes every connection
 
 
 async def check_fit(redis: Redis) -> None:
