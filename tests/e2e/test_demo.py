@@ -51,16 +51,16 @@ class Demo:
 
     def children(self) -> list[int]:
         """Processes of this demo that still run: emulator, gateway, and the gateway's Valkey."""
-        mark = f"GATEWAY_DATA_DIR={self.folder}".encode()
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                environment = (entry / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue  # ended meanwhile, or someone else's
-            if mark in environment:
-                found.append(int(entry.name))
-        return found
+        return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if self._owns(entry)]
+
+    def _owns(self, entry: Path) -> bool:
+        """By its environment, or, as Valkey writes its title over that, by the directory it works in."""
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            directory = (entry / "cwd").readlink()
+        except OSError:
+            return False  # ended meanwhile, or someone else's
+        return f"GATEWAY_DATA_DIR={self.folder}".encode() in environment or directory == self.folder / "redis"
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """A demo that has shown its summary and serves on."""
     demo = Demo(tmp_path_factory.mktemp("demo") / "data", "--seconds", "5")
     demo.read_until("Serving until Ctrl-C.")
+    yield demo
+    if demo.process.poll() is None:
+        demo.end(signal.SIGTERM)
+
+
+@pytest.fixture
+def long_demo(tmp_path: Path) -> Iterator[Demo]:
+    """A demo in the middle of its traffic."""
+    demo = Demo(tmp_path / "data", "--seconds", "600")
+    demo.read_until("Gateway http")
     yield demo
     if demo.process.poll() is None:
         demo.end(signal.SIGTERM)
@@ -160,40 +170,34 @@ def test_the_next_demo_begins_with_empty_books_and_may_end_by_itself(demo: Demo)
     assert [] == again.children()
 
 
-def test_a_demo_that_is_interrupted_cleans_up(tmp_path: Path) -> None:
+def test_a_demo_that_is_interrupted_cleans_up(long_demo: Demo) -> None:
     """Ctrl-C in the middle of the traffic is no error and leaves nothing."""
-    demo = Demo(tmp_path / "data", "--seconds", "600")
-    demo.read_until("Gateway http")
-    assert 130 == demo.end(signal.SIGINT)
-    assert "stopped before its summary" in demo.output
-    assert "Traceback" not in demo.output
-    assert [] == demo.children()
+    assert 130 == long_demo.end(signal.SIGINT)
+    assert "stopped before its summary" in long_demo.output
+    assert "Traceback" not in long_demo.output
+    assert [] == long_demo.children()
 
 
-def test_a_demo_that_is_killed_takes_its_processes_along(tmp_path: Path) -> None:
+def test_a_demo_that_is_killed_takes_its_processes_along(long_demo: Demo) -> None:
     """Nobody is told of a SIGKILL, so the kernel ends the children."""
-    demo = Demo(tmp_path / "data", "--seconds", "600")
-    demo.read_until("Gateway http")
-    ends = [os.pidfd_open(pid) for pid in demo.children()]
+    ends = [os.pidfd_open(pid) for pid in long_demo.children()]
     assert 3 <= len(ends)
-    demo.process.kill()
+    long_demo.process.kill()
     for end in ends:
         assert select.select([end], [], [], _WAIT_S)[0]
         os.close(end)
-    demo.end()
+    long_demo.end()
 
 
-def test_a_gateway_that_dies_is_reported(tmp_path: Path) -> None:
+def test_a_gateway_that_dies_is_reported(long_demo: Demo) -> None:
     """In one line that names the log, not as a traceback."""
-    demo = Demo(tmp_path / "data", "--seconds", "600")
-    demo.read_until("Gateway http")
-    for pid in demo.children():
+    for pid in long_demo.children():
         if b"\0serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
-    assert 1 == demo.end()
-    assert "gateway.log" in demo.output.splitlines()[-1]
-    assert "Traceback" not in demo.output
-    assert [] == demo.children()
+    assert 1 == long_demo.end()
+    assert "gateway.log" in long_demo.output.splitlines()[-1]
+    assert "Traceback" not in long_demo.output
+    assert [] == long_demo.children()
 
 
 def shell(script: str) -> subprocess.CompletedProcess[str]:

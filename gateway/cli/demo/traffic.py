@@ -20,7 +20,7 @@ from gateway.cli.demo.tally import Tally
 from gateway.cli.errors import CommandError
 
 STRANGER = "a made-up key"
-_PAUSE_AFTER_REFUSAL_S = 2.5
+_PAUSE_AFTER_REFUSAL_S = 1.5
 _POLL_INTERVAL_S = 0.3
 _POLLS_MAX = 100
 _CALL_TIMEOUT_S = 60.0
