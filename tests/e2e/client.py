@@ -53,9 +53,9 @@ class OpenAnswer:
         return self.headers["x-request-id"]
 
     def read_event(self) -> bytes:
-        """The next event with its blank line; waits for it."""
-        event = b""
-        while not event.endswith(b"\n\n"):
+        """The next event with its blank line; waits for it. Lines end in LF or CRLF."""
+        event = line = b""
+        while line not in (b"\n", b"\r\n"):
             line = self._response.readline()
             if not line:
                 raise AssertionError(f"the answer ended within an event: {event!r}")
