@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tests.e2e.client import CHAT, IMAGES, JOBS, send, stream
 from tests.stack import Process, Stack, chat
 
-CHAT_MODELS = ("gpt-4o-mini", "gpt-4o", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano")
-IMAGE_MODELS = (
+CHAT_MODELS: tuple[str, ...] = ("gpt-4o-mini", "gpt-4o", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano")
+IMAGE_MODELS: tuple[str, ...] = (
     *("realvision", "juggernaut", "autismmix", "dreamshaper", "valhalla", "mixrealistic", "campursari", "reality"),
     *("extrarealistic", "realism", "realgirls", "realityreborn", "amigo", "simplemix", "beautifulrealistic"),
 )
