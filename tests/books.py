@@ -10,6 +10,7 @@ from typing import TypeVar
 from gateway.billing.budget import Budget, Calendar
 from gateway.billing.ledger import Books
 from gateway.billing.principal import Scope, ScopeKind
+from gateway.billing.scope import ScopeSettings
 from gateway.store.connection import open_redis
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState
@@ -66,10 +67,18 @@ def state_of(redis_url: str, scope: Scope) -> ScopeState:
 
 def set_budgets(redis_url: str, scope: Scope, *budgets: Budget) -> None:
     """Also for the organisation, which no path of the control plane changes."""
+    _change(redis_url, scope, lambda settings: replace(settings, budgets=budgets))
 
+
+def block(redis_url: str, scope: Scope, *, blocked: bool) -> None:
+    """The same for whether it is blocked."""
+    _change(redis_url, scope, lambda settings: replace(settings, blocked=blocked))
+
+
+def _change(redis_url: str, scope: Scope, change: Callable[[ScopeSettings], ScopeSettings]) -> None:
     async def put(store: Store) -> None:
         settings, _ = await store.scopes.get(ORG, scope)
-        assert await store.scopes.replace(ORG, settings, replace(settings, budgets=budgets))
+        assert await store.scopes.replace(ORG, settings, change(settings))
 
     with_store(redis_url, put)
 

@@ -80,9 +80,12 @@ def send(url: str, path: str, body: object, key: str | None = None, **headers: s
 def stream(
     url: str, path: str, body: object, key: str | None = None, *, method: str = "POST", **headers: str
 ) -> Iterator[OpenAnswer]:
-    """POST and read as it comes; leaving the block closes the connection, whatever is still to come."""
+    """POST and read as it comes; leaving the block closes the connection, whatever is still to come.
+
+    `body` is sent as JSON; bytes as they are; an iterator of bytes in chunks, without a declared length.
+    """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT_S)
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    data = body if isinstance(body, bytes | Iterator) else json.dumps(body).encode()
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     sent = {"content-type": "application/json", **(bearer(key) if key else {}), **given}
     try:
