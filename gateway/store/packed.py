@@ -46,13 +46,13 @@ def unpack_scope(packed: bytes) -> ScopeState:
     limits = {window: limit for window, limit in zip(WINDOWS, numbers[3:7], strict=True) if limit >= 0}
     total = (0, numbers[7], numbers[8])
     moving = [(numbers[i], numbers[i + 1], numbers[i + 2]) for i in (9, 12, 15)]
-    names = packed[_NUMBERS.size :].decode().split("\n")[1:-1]
+    names = packed[_NUMBERS.size :].decode()
     return ScopeState(
         blocked=bool(flags & _BLOCKED),
         revoked=bool(flags & _REVOKED),
         expires_at_ms=expires_at_ms,
         limits=limits,
-        models=tuple(names) or None,
+        models=tuple(names.split("\n")[1:-1]) if names else None,
         _windows=dict(zip(WINDOWS, (total, *moving), strict=True)),
     )
 
@@ -62,9 +62,11 @@ def flags_of(*, blocked: bool, revoked: bool) -> int:
 
 
 def models_text(models: Iterable[str] | None) -> str:
-    """The allow-list as the scripts search it: a newline around each name; empty where all are allowed."""
-    names = [] if models is None else list(models)
-    return "\n" + "\n".join(names) + "\n" if names else ""
+    """The allow-list as the scripts search it: a newline around each name; empty where all are allowed.
+
+    A list of none is one newline, in which no name is found.
+    """
+    return "" if models is None else "\n" + "".join(f"{name}\n" for name in models)
 
 
 _HOLD_NUMBERS = struct.Struct("<9d")
