@@ -83,7 +83,7 @@ class Reports:
             if from_ms <= entry.admitted_at_ms < to_ms:
                 period = period_of(self._calendar, entry.admitted_at_ms, grain)
                 sums[period, _owner(entry, axis), entry.model, entry.kind] += measures_of(entry)
-        return [Cell(*place, measures) for place, measures in sums.items()]
+        return [Cell(*place, measures) for place, measures in sums.items() if measures != Measures()]
 
     async def catch_up(self, org: str) -> int:
         """Apply all entries that are not in the cells yet; returns how many this call applied."""
