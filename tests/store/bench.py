@@ -1,0 +1,213 @@
+"""The store on a real Valkey, as plain test functions call it: one organisation with two teams.
+
+organisation acme → team red → user an → key notebook
+                             → (no user) key robot
+                  → team blue → user binh → key desk
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, TypeVar, cast
+
+from redis.asyncio import Redis
+
+from gateway.billing.budget import Budget, Calendar, Span, Spans, Window
+from gateway.billing.ledger import RELEASE, Books, Entry, Posting
+from gateway.billing.principal import Principal, Scope
+from gateway.billing.scope import ScopeSettings
+from gateway.billing.usage import Usage
+from gateway.store.connection import open_redis
+from gateway.store.jobs import KEEP_MS, Job, Jobs
+from gateway.store.keys import Keys
+from gateway.store.ledger import Decision, HoldRequest, Ledger
+from gateway.store.packed import ScopeState
+from gateway.store.reports import Reports, period_of
+from gateway.store.scopes import Scopes
+from gateway.store.scripts import RedisScripts
+
+T = TypeVar("T")
+
+ORG = "acme"
+ORGANISATION, RED, BLUE = Scope("organisation", ORG), Scope("team", "red"), Scope("team", "blue")
+AN, BINH = Scope("user", "an"), Scope("user", "binh")
+NOTEBOOK, ROBOT, DESK = Scope("key", "notebook"), Scope("key", "robot"), Scope("key", "desk")
+SCOPES = (ORGANISATION, RED, BLUE, AN, BINH, NOTEBOOK, ROBOT, DESK)
+
+BY_NOTEBOOK = Principal(ORG, "red", "an", "notebook")
+BY_ROBOT = Principal(ORG, "red", None, "robot")
+BY_DESK = Principal(ORG, "blue", "binh", "desk")
+
+DAY_MS = 24 * 3_600_000
+NEVER = Spans(Span(0, 0), Span(0, 0), Span(0, 0))
+REFUND = Posting("refund", usage=Usage(units=1))
+
+
+def capture(cost_nano_usd: int, *flags: str) -> Posting:
+    return Posting("capture", cost_nano_usd, Usage(prompt_tokens=10, completion_tokens=5), flags=flags)
+
+
+@dataclass(frozen=True, slots=True)
+class ToldCalendar(Calendar):
+    """A calendar whose windows are told to it: what a day's turn does is seen without waiting for midnight."""
+
+    spans: Spans = NEVER
+
+    def spans_at(self, instant_ms: int) -> Spans:
+        return self.spans
+
+
+class Bench:
+    """Synchronous face of the store; `org` keeps two organisations apart on one server."""
+
+    def __init__(self, url: str, runner: asyncio.Runner, org: str = ORG) -> None:
+        self.runner = runner
+        self.org = org
+        self.keys = Keys(org)
+        self.redis: Redis = open_redis(url, 5)
+        self.scripts = RedisScripts(self.redis, 5)
+        self.calendar = Calendar(UTC)
+        self.scopes = Scopes(self.redis, self.scripts)
+        self.jobs = Jobs(self.redis, self.scripts)
+        self.ledger = self.ledger_of(self.calendar)
+        self.reports = Reports(self.redis, self.scripts, self.ledger, self.calendar)
+        self._numbers = itertools.count(1)
+
+    def run(self, work: Awaitable[T]) -> T:
+        async def awaited() -> T:
+            return await work
+
+        return self.runner.run(awaited())
+
+    def together(self, works: Sequence[Awaitable[T]]) -> list[T]:
+        """All at once; their results in order."""
+
+        async def gathered() -> list[T]:
+            return await asyncio.gather(*works)
+
+        return self.run(gathered())
+
+    def ledger_of(self, calendar: Calendar) -> Ledger:
+        return Ledger(self.redis, self.scripts, calendar, lease_s=30)
+
+    def at_windows(self, *, days_ago: int = 0, starts_ms: int | None = None) -> Ledger:
+        """A ledger that believes day, week and month began some days ago (or at `starts_ms`), and end tomorrow."""
+        now_ms = self.now_ms()
+        start_ms = now_ms - 1 - days_ago * DAY_MS if starts_ms is None else starts_ms
+        span = Span(start_ms, now_ms + DAY_MS)
+        return self.ledger_of(ToldCalendar(UTC, 0, Spans(span, span, span)))
+
+    def lay_out(self) -> None:
+        """Create the organisation, teams, users and keys of this module's docstring, none with a budget."""
+        self.put(ScopeSettings("organisation", self.org, timezone="UTC"))
+        for team in (RED, BLUE):
+            self.put(ScopeSettings("team", team.id))
+        self.put(ScopeSettings("user", "an", team="red"))
+        self.put(ScopeSettings("user", "binh", team="blue"))
+        self.put(ScopeSettings("key", "notebook", team="red", user="an"))
+        self.put(ScopeSettings("key", "robot", team="red"))
+        self.put(ScopeSettings("key", "desk", team="blue", user="binh"))
+
+    def put(self, settings: ScopeSettings) -> None:
+        self.run(self.scopes.create(self.org, settings))
+
+    def change(self, scope: Scope, **changes: Any) -> None:
+        """Change a scope's settings, as PATCH does."""
+        old, _ = self.run(self.scopes.get(self.org, scope))
+        values = {name: getattr(old, name) for name in ScopeSettings.__dataclass_fields__}
+        assert self.run(self.scopes.replace(self.org, old, ScopeSettings(**{**values, **changes})))
+
+    def limit(self, scope: Scope, limit_nano_usd: int, window: Window = "total") -> None:
+        self.change(scope, budgets=(Budget(window, limit_nano_usd),))
+
+    def call(
+        self,
+        amount_nano_usd: int,
+        who: Principal = BY_NOTEBOOK,
+        *,
+        hold_id: str = "",
+        model: str = "gpt-4o-mini",
+        kind: str = "chat",
+    ) -> HoldRequest:
+        hold_id = hold_id or f"h{next(self._numbers)}"
+        owner = Principal(self.org, who.team, who.user, who.key)
+        return HoldRequest(hold_id, f"req-{hold_id}", owner, kind, model, amount_nano_usd, "v1")
+
+    def admit(self, request: HoldRequest) -> Decision:
+        return self.run(self.ledger.admit(request))
+
+    def settle(self, request: HoldRequest, posting: Posting = RELEASE) -> bool:
+        return self.run(self.ledger.settle(request, posting))
+
+    def submitted_job(self, cost_nano_usd: int, who: Principal = BY_NOTEBOOK, jobid: str = "1") -> Job:
+        """An image job, charged and bound to its owner."""
+        request = self.call(cost_nano_usd, who, model="realvision", kind="image")
+        self.admit(request)
+        job = Job(jobid, f"signature-{jobid}", request, self.now_ms())
+        self.run(self.jobs.bind(job, self.now_ms()))
+        self.settle(request, Posting("capture", cost_nano_usd, Usage(units=1)))
+        return job
+
+    def refund(self, job: Job) -> str:
+        return self.run(self.ledger.refund(job.digest, job.hold, REFUND, KEEP_MS))
+
+    def state(self, scope: Scope) -> ScopeState:
+        return self.run(self.scopes.get(self.org, scope))[1]
+
+    def spent_and_held(self, scope: Scope, window: Window = "total") -> tuple[int, int]:
+        balance = self.state(scope).balance(window, self.calendar.spans_at(self.now_ms()))
+        return balance.spent_nano_usd, balance.held_nano_usd
+
+    def entries(self) -> list[Entry]:
+        return self.run(self.ledger.entries(self.org))
+
+    def now_ms(self) -> int:
+        return self.run(self.scopes.now_ms())
+
+    def everything(self) -> dict[bytes, bytes]:
+        """All keys and their values: equal before and after what must write nothing."""
+
+        async def dump() -> dict[bytes, bytes]:
+            keys = cast(list[bytes], await self.redis.keys("*"))
+            return {key: cast(bytes, await self.redis.dump(key)) for key in sorted(keys)}
+
+        return self.run(dump())
+
+    def books(self) -> Books:
+        """Everything the invariants are about, the reports brought up to date."""
+        entries = self.entries()
+        states = {scope: self.state(scope) for scope in (Scope("organisation", self.org), *SCOPES[1:])}
+        return Books(
+            entries=entries,
+            holds=self.run(self.ledger.open_holds(self.org)),
+            spent={scope: state.spent_nano_usd for scope, state in states.items()},
+            held={scope: state.held_nano_usd for scope, state in states.items()},
+            reported=self._reported(entries),
+        )
+
+    def _reported(self, entries: Sequence[Entry]) -> dict[Scope, int]:
+        days = sorted({period_of(self.calendar, entry.admitted_at_ms, "day") for entry in entries})
+        reported: dict[Scope, int] = {Scope("organisation", self.org): 0}
+        for axis in ("team", "user", "key"):
+            for cell in self.run(self.reports.cells(self.org, axis, "day", days)):
+                if cell.id:
+                    scope = Scope(axis, cell.id)
+                    reported[scope] = reported.get(scope, 0) + cell.measures.cost_nano_usd
+                if axis == "team":
+                    reported[Scope("organisation", self.org)] += cell.measures.cost_nano_usd
+        return reported
+
+
+@contextlib.contextmanager
+def open_bench(url: str, *orgs: str) -> Iterator[list[Bench]]:
+    """A laid-out bench for each organisation, closed with the block."""
+    with asyncio.Runner() as runner:
+        benches = [Bench(url, runner, org) for org in orgs or (ORG,)]
+        for bench in benches:
+            bench.lay_out()
+        yield benches
+        for bench in benches:
+            bench.run(bench.redis.aclose())

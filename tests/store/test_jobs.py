@@ -1,0 +1,89 @@
+"""Image jobs: found by who knows them, and polled by one gateway at a time."""
+
+from dataclasses import replace
+
+from gateway.store.jobs import KEEP_MS, Job
+from gateway.store.keys import job_digest, job_pointer
+from tests.store.bench import BY_DESK, BY_ROBOT, ORG, Bench
+
+
+def bound(bench: Bench, jobid: str = "7", *, due_in_ms: int = 0) -> Job:
+    job = Job(jobid, f"signature-{jobid}", bench.call(1, kind="image"), bench.now_ms())
+    bench.run(bench.jobs.bind(job, bench.now_ms() + due_in_ms))
+    return job
+
+
+def test_a_job_is_found_by_its_pair_alone(bench: Bench) -> None:
+    """Whoever guesses a job's number learns nothing; a shifted border between the two is another pair."""
+    job = bound(bench)
+    assert job == bench.run(bench.jobs.find("7", "signature-7"))
+    for jobid, signature in (("7", "signature-8"), ("8", "signature-7"), ("7s", "ignature-7"), ("", ""), ("7", "")):
+        assert bench.run(bench.jobs.find(jobid, signature)) is None
+
+
+def test_a_jobs_owner_is_kept_with_it(bench: Bench) -> None:
+    """A key with a user and one without; what was held is what may be refunded."""
+    for number, who in enumerate((BY_DESK, BY_ROBOT)):
+        job = Job(str(number), "s", bench.call(5, who, kind="image", model="realvision"), 1)
+        bench.run(bench.jobs.bind(job, 0))
+        found = bench.run(bench.jobs.find(job.jobid, "s"))
+        assert found is not None
+        assert job.hold == found.hold
+
+
+def test_signatures_are_no_part_of_any_key(bench: Bench) -> None:
+    """Keys are shown by monitors and logs; the digest says nothing."""
+    job = bound(bench)
+    names = b"\n".join(bench.everything())
+    assert job.signature.encode() not in names
+    assert job_digest("7", "signature-7").encode() in names
+
+
+def test_a_hundred_claims_at_once_take_each_job_once(bench: Bench) -> None:
+    """Many gateways poll: no job is asked about twice in the same minute."""
+    jobs = {bound(bench, str(number)).jobid for number in range(30)}
+    claims = bench.together([bench.jobs.claim_due(ORG, 5) for _ in range(100)])
+    claimed = [job.jobid for claim in claims for job in claim]
+    assert sorted(jobs) == sorted(claimed)
+
+
+def test_a_job_that_is_not_due_is_not_claimed(bench: Bench) -> None:
+    """It is left to its client first."""
+    bound(bench, due_in_ms=60_000)
+    assert [] == bench.run(bench.jobs.claim_due(ORG, 10))
+
+
+def test_a_claimed_job_can_be_made_due_again(bench: Bench) -> None:
+    """It was still pending; later it is asked about once more."""
+    job = bound(bench)
+    assert [job] == bench.run(bench.jobs.claim_due(ORG, 10))
+    assert [] == bench.run(bench.jobs.claim_due(ORG, 10))
+    bench.run(bench.jobs.poll_again(job, bench.now_ms()))
+    assert [job] == bench.run(bench.jobs.claim_due(ORG, 10))
+
+
+def test_a_finished_job_stays_finished(bench: Bench) -> None:
+    """A gateway that was slow with its poll does not bring it back."""
+    job = bound(bench)
+    bench.run(bench.jobs.finish(job, "success"))
+    bench.run(bench.jobs.poll_again(job, bench.now_ms()))
+    assert [] == bench.run(bench.jobs.claim_due(ORG, 10))
+    assert replace(job, state="success") == bench.run(bench.jobs.find(job.jobid, job.signature))
+
+
+def test_binding_twice_changes_nothing(bench: Bench) -> None:
+    """A binding whose answer was lost is sent again, maybe after the job's end."""
+    job = bound(bench)
+    bench.run(bench.jobs.finish(job, "error"))
+    bench.run(bench.jobs.bind(job, bench.now_ms()))
+    assert replace(job, state="error") == bench.run(bench.jobs.find(job.jobid, job.signature))
+
+
+def test_a_job_is_forgotten_after_a_week(bench: Bench) -> None:
+    """Job and pointer alike; what stands in the list of jobs to poll without a job behind it is taken out."""
+    job = bound(bench)
+    for key in (bench.keys.job(job.digest), job_pointer(job.digest)):
+        assert KEEP_MS - 60_000 < bench.run(bench.redis.pttl(key)) <= KEEP_MS
+    bench.run(bench.redis.delete(bench.keys.job(job.digest)))
+    assert [] == bench.run(bench.jobs.claim_due(ORG, 10))
+    assert 0 == bench.run(bench.redis.zcard(bench.keys.jobs_due))

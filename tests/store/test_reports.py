@@ -1,0 +1,157 @@
+"""Reports: each entry counts exactly once, whoever projects it, and in the period of its admission."""
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.ledger import RELEASE, Posting, violations
+from gateway.billing.usage import Usage
+from gateway.store.reports import Cell, Measures, Reports, days_between, period_of
+from tests.store.bench import BY_DESK, BY_NOTEBOOK, BY_ROBOT, DAY_MS, ORG, Bench, capture
+
+
+def a_mixed_day(bench: Bench) -> None:
+    """Three captures, one of them an estimate, a release and a refunded image."""
+    for request, posting in (
+        (bench.call(100, BY_NOTEBOOK), capture(30)),
+        (bench.call(100, BY_NOTEBOOK, model="gpt-4o"), capture(40, "estimated")),
+        (bench.call(100, BY_ROBOT), RELEASE),
+        (bench.call(100, BY_DESK), capture(7)),
+    ):
+        bench.admit(request)
+        bench.settle(request, posting)
+    bench.refund(bench.submitted_job(1_500_000, BY_NOTEBOOK))
+
+
+def cells(bench: Bench, axis: str, grain: str = "day") -> list[Cell]:
+    period = period_of(bench.calendar, bench.now_ms(), grain)
+    return bench.run(bench.reports.cells(ORG, axis, grain, [period]))
+
+
+def test_cells_add_up_by_owner_and_model(bench: Bench) -> None:
+    """A release counts nothing; a refund takes its image and its money back, but the request was made."""
+    a_mixed_day(bench)
+    period = period_of(bench.calendar, bench.now_ms(), "day")
+    assert {
+        Cell(period, "red", "gpt-4o-mini", "chat", Measures(1, 10, 5, 0, 30, 0)),
+        Cell(period, "red", "gpt-4o", "chat", Measures(1, 10, 5, 0, 40, 40)),
+        Cell(period, "red", "realvision", "image", Measures(1, 0, 0, 0, 0, 0)),
+        Cell(period, "blue", "gpt-4o-mini", "chat", Measures(1, 10, 5, 0, 7, 0)),
+    } == set(cells(bench, "team"))
+
+
+@pytest.mark.parametrize("axis", ["team", "user", "key"])
+@pytest.mark.parametrize("grain", ["day", "month"])
+def test_every_axis_has_the_same_sum(bench: Bench, axis: str, grain: str) -> None:
+    """What the organisation spent does not depend on how it is looked at."""
+    a_mixed_day(bench)
+    assert 77 == sum(cell.measures.cost_nano_usd for cell in cells(bench, axis, grain))
+    assert 77 == sum(entry.cost_nano_usd for entry in bench.entries())
+
+
+def test_a_call_without_a_user_stands_under_no_name(bench: Bench) -> None:
+    """The team's own key: it is in the report, so that the report adds up."""
+    request = bench.call(100, BY_ROBOT)
+    bench.admit(request)
+    bench.settle(request, capture(5))
+    assert [("", 5)] == [(cell.id, cell.measures.cost_nano_usd) for cell in cells(bench, "user")]
+
+
+def test_projectors_that_race_count_each_entry_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty gateways are asked for a report at once, over more entries than one batch holds."""
+    monkeypatch.setattr("gateway.store.reports._BATCH", 7)
+    requests = [bench.call(100) for _ in range(60)]
+    bench.together([bench.ledger.admit(request) for request in requests])
+    bench.together([bench.ledger.settle(request, capture(3)) for request in requests])
+    projectors = [Reports(bench.redis, bench.scripts, bench.ledger, bench.calendar) for _ in range(20)]
+    applied = bench.together([projector.catch_up(ORG) for projector in projectors])
+    assert 60 == sum(applied)
+    assert 180 == sum(cell.measures.cost_nano_usd for cell in cells(bench, "team"))
+    assert [] == violations(bench.books())
+
+
+def test_a_report_is_exact_while_calls_go_on(bench: Bench) -> None:
+    """Whoever asks sees every entry that was written before."""
+    for total in (3, 6, 9):
+        request = bench.call(100)
+        bench.admit(request)
+        bench.settle(request, capture(3))
+        assert total == sum(cell.measures.cost_nano_usd for cell in cells(bench, "key"))
+    assert 0 == bench.run(bench.reports.catch_up(ORG))
+
+
+def test_cells_are_what_the_entries_say(bench: Bench) -> None:
+    """The projection against a plain sum over the ledger, by the same names."""
+    a_mixed_day(bench)
+    now_ms = bench.now_ms()
+    for axis in ("team", "user", "key"):
+        summed = bench.run(bench.reports.cells_between(ORG, axis, now_ms - DAY_MS // 4, now_ms + 1, "day"))
+        assert set(cells(bench, axis)) == set(summed)
+
+
+def test_an_interval_is_half_open(bench: Bench) -> None:
+    """An entry at its end is not in it; reports that meet count nothing twice."""
+    request = bench.call(100)
+    bench.admit(request)
+    bench.settle(request, capture(3))
+    (entry,) = bench.entries()
+    at_ms = entry.admitted_at_ms
+
+    def sums(from_ms: int, to_ms: int) -> int:
+        found = bench.run(bench.reports.cells_between(ORG, "team", from_ms, to_ms, "day"))
+        return sum(cell.measures.cost_nano_usd for cell in found)
+
+    assert [0, 3, 0] == [sums(at_ms - 10, at_ms), sums(at_ms, at_ms + 1), sums(at_ms + 1, at_ms + 10)]
+
+
+def test_a_posting_counts_in_the_period_of_its_admission(bench: Bench) -> None:
+    """A call of yesterday that ends today is yesterday's; its hold carries the time."""
+    request = bench.call(100)
+    bench.admit(request)
+    bench.settle(request, capture(3))
+    (entry,) = bench.entries()
+    yesterday = replace(entry, admitted_at_ms=entry.admitted_at_ms - DAY_MS)
+    names = {name for name in bench.reports._deltas(bench.keys, [yesterday]) if ":day:" in name}
+    day = period_of(bench.calendar, yesterday.admitted_at_ms, "day")
+    assert {bench.keys.cells("day", day, axis) for axis in ("team", "user", "key")} == names
+
+
+def test_a_checkpoint_that_moved_applies_nothing(bench: Bench) -> None:
+    """The script itself, with a batch that someone else has already applied."""
+    a_mixed_day(bench)
+    bench.run(bench.reports.catch_up(ORG))
+    before = bench.everything()
+    cell = bench.keys.cells("day", "2026-11-21", "team")
+    project = bench.reports._project
+    reply = bench.run(bench.scripts.run(project, [bench.keys.checkpoint, cell], ["0-0", "9-9", 1, 0, "a|b|c|d", 1]))
+    assert b"moved" == reply[0]
+    assert before == bench.everything()
+
+
+def test_no_report_without_redis(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503, and not a report of what happened to be read."""
+
+    async def lost(*_args: object) -> None:
+        raise RedisConnectionError
+
+    monkeypatch.setattr(bench.redis, "get", lost)
+    with pytest.raises(LedgerUnavailable):
+        cells(bench, "team")
+
+
+def test_days_are_named_one_by_one() -> None:
+    """Both borders included, over the end of a month."""
+    assert ["2028-02-28", "2028-02-29", "2028-03-01"] == days_between(date(2028, 2, 28), date(2028, 3, 1))
+    assert ["2026-11-21"] == days_between(date(2026, 11, 21), date(2026, 11, 21))
+
+
+def test_an_image_that_was_estimated_is_counted(bench: Bench) -> None:
+    """The upstream never answered: the image may be billed, so it is in the report as an estimate."""
+    request = bench.call(9, kind="image", model="realvision")
+    bench.admit(request)
+    bench.settle(request, Posting("capture", 9, Usage(units=1), "estimated", ("estimated", "unanswered")))
+    (cell,) = cells(bench, "key")
+    assert Measures(requests=1, images=1, cost_nano_usd=9, estimated_nano_usd=9) == cell.measures

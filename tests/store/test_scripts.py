@@ -1,0 +1,110 @@
+"""Scripts: sent by digest, known again after a restart, and content with the keys they declare."""
+
+import os
+import signal
+from collections.abc import Sequence
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.ledger import violations
+from gateway.store.connection import open_redis
+from gateway.store.embedded import EmbeddedRedis
+from gateway.store.ledger import Admitted, Ledger
+from gateway.store.scripts import Argument, RedisScripts, Reply, Script, load
+from tests.store.bench import RED, Bench, capture
+
+NAMES = ("admit", "settle", "refund", "put_scope", "project", "claim_jobs")
+
+
+class DeclaredKeysOnly:
+    """A `ScriptRunner` whose user may touch nothing but the keys that each run declares."""
+
+    def __init__(self, admin: Redis, url: str) -> None:
+        self._admin = admin
+        self.redis = Redis.from_url(url, username="confined", password="made-up")
+        self._scripts = RedisScripts(self.redis, 5)
+        self.ran: set[str] = set()
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        await self._admin.acl_setuser(
+            "confined", enabled=True, passwords="+made-up", categories=["+@all"], keys=list(keys), reset_keys=True
+        )
+        self.ran.add(script.name)
+        return await self._scripts.run(script, keys, args)
+
+
+def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRedis) -> None:
+    """On Redis Cluster an undeclared key is refused; here the server's own access rules refuse it."""
+    confined = DeclaredKeysOnly(bench.redis, valkey.url)
+    for part in (bench.scopes, bench.jobs, bench.reports):
+        part._scripts = confined
+    bench.ledger._scripts = confined
+    bench.org, bench.keys = "walled", type(bench.keys)("walled")
+    bench.lay_out()
+    bench.limit(bench.run(bench.scopes.page("walled", "team", after="", limit=1))[0][0].scope, 5)
+    assert "refunded" == bench.refund(bench.submitted_job(100))
+    early = bench.call(1)
+    bench.settle(early)
+    bench.run(bench.jobs.claim_due("walled", 5))
+    bench.run(bench.reports.catch_up("walled"))
+    assert set(NAMES) == confined.ran
+    bench.run(confined.redis.aclose())
+    bench.run(bench.redis.acl_deluser("confined"))
+
+
+def test_the_wall_of_that_test_stands(bench: Bench, valkey: EmbeddedRedis) -> None:
+    """A script that touches one key more is refused, or the test above would prove nothing."""
+    confined = DeclaredKeysOnly(bench.redis, valkey.url)
+    nosy = Script("nosy", "return redis.call('GET', 'undeclared')", "0" * 40)
+    with pytest.raises(LedgerUnavailable):
+        bench.run(confined.run(nosy, ["declared"], []))
+    bench.run(confined.redis.aclose())
+    bench.run(bench.redis.acl_deluser("confined"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_says_what_it_takes_and_gives(name: str) -> None:
+    """KEYS, ARGV and Returns in its head; the digest is that of its source, as Redis will count it."""
+    source = load(name).source
+    for word in (f"-- {name}: ", "-- KEYS", "-- ARGV", "-- Returns"):
+        assert word in source
+    assert load(name) == load(name)
+
+
+def test_a_redis_that_forgot_its_scripts_is_told_again(bench: Bench) -> None:
+    """After a restart, a failover or SCRIPT FLUSH the next call works as any other, and is counted once."""
+    first, second = bench.call(10), bench.call(20)
+    bench.admit(first)
+    bench.run(bench.redis.script_flush())
+    assert isinstance(bench.admit(second), Admitted)
+    bench.run(bench.redis.script_flush())
+    assert bench.settle(second, capture(20))
+    assert (20, 10) == bench.spent_and_held(RED)
+    assert [] == violations(bench.books())
+
+
+def test_a_redis_that_does_not_answer_is_given_up(bench: Bench, valkey: EmbeddedRedis) -> None:
+    """Within the bound; what it was asked may have been done all the same, so it is asked again by the same id."""
+    hasty = Ledger(bench.redis, RedisScripts(bench.redis, 0.05), bench.calendar, 30)
+    bench.admit(bench.call(1))
+    assert valkey.pid is not None
+    request = bench.call(100)
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(LedgerUnavailable) as refused:
+            bench.run(hasty.admit(request))
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
+    assert 2 == refused.value.retry_after_s
+    bench.admit(request)
+    assert (0, 101) == bench.spent_and_held(RED)
+
+
+def test_a_closed_port_is_the_ledger_that_cannot_be_reached(bench: Bench) -> None:
+    """Connection errors of redis-py never leave the store; nothing is tried again behind our back."""
+    away = open_redis("redis://127.0.0.1:1", 2)
+    with pytest.raises(LedgerUnavailable):
+        bench.run(RedisScripts(away, 2).run(load("claim_jobs"), ["k"], [1, 1]))
+    bench.run(away.aclose())
