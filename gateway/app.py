@@ -153,7 +153,7 @@ class Gateway:
     async def _close(self) -> None:
         left = await self.services.tasks.finished(_LAST_SETTLEMENTS_S)
         if left:
-            log.error("%d calls are not settled: the ledger did not answer; their holds will expire", left)
+            log.error("%d calls are not settled: the ledger did not answer; their holds stay open", left)
         await self.services.upstream.close()
         await self._redis.aclose()
 
