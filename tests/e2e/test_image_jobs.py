@@ -117,8 +117,8 @@ def test_the_gateways_themselves_poll_jobs_that_nobody_polls(stack: Stack) -> No
         assert [PRICE_NANO_USD, -PRICE_NANO_USD] == costs
 
 
-@pytest.mark.parametrize("spelling", NAMES.values(), ids=NAMES)
-def test_a_jobid_may_be_spelled_as(studio: Studio, spelling: Callable[[Any], object]) -> None:
+@pytest.mark.parametrize("spelling", [int, str])
+def test_a_jobid_may_be_a_number_or_a_string(studio: Studio, spelling: Callable[[Any], object]) -> None:
     """The submission answers an integer and the documented poll sends a string: both name the job."""
     job, _ = studio.submit()
     answer = studio.poll({**job, "jobid": spelling(job["jobid"])})
