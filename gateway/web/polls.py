@@ -78,13 +78,15 @@ class JobDesk:
         )
         secret = services.upstream_secret(job.hold.principal.org)
         try:
-            answer = await services.upstream.send(request)
-            try:
-                async with aclosing(answer.chunks()) as chunks:
-                    body = await whole(chunks, services.limits.whole_answer_bytes_max)
-            finally:
-                await answer.close()
-        except UpstreamFault:
+            # Nothing is lost with a poll that is given up, so none holds up a shutdown.
+            async with services.tasks.unless_hurried():
+                answer = await services.upstream.send(request)
+                try:
+                    async with aclosing(answer.chunks()) as chunks:
+                        body = await whole(chunks, services.limits.whole_answer_bytes_max)
+                finally:
+                    await answer.close()
+        except (UpstreamFault, TimeoutError):
             raise UpstreamError("The upstream gave no answer about this job. Polls cost nothing: ask again.") from None
         return PollAnswer(answer.status, response_headers(answer.headers, secret), mask(body, secret))
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import redis
 
-from tests.e2e.client import CHAT, IMAGES, Answer, send, stream
+from tests.e2e.client import CHAT, IMAGES, JOBS, Answer, send, stream
 from tests.e2e.waiting import until
 from tests.stack import ADMIN_KEY, UPSTREAM_KEY, Admin, Process, Stack, chat
 
@@ -95,6 +95,22 @@ def test_a_call_without_an_answer_ends_with_the_grace_time(stack: Stack) -> None
     assert 0 == gateway.wait()
     assert ["estimated", "unanswered"] == only_entry(stack, answer.request_id)["flags"]
     assert [] == Admin(stack.gateway().url).get("/holds")["data"]
+
+
+def test_a_poll_without_an_answer_holds_up_no_shutdown(stack: Stack) -> None:
+    """Neither a client's nor the gateway's own: both give up when the grace time is over."""
+    gateway = stack.gateway(grace_s="0.2", job_first_poll_s="0.1")
+    key = Admin(gateway.url).key("stops")["key"]
+    stack.emulator.post("/__faults", json={"fault": "withhold", "kind": "poll", "count": 2})
+    submitted = send(gateway.url, IMAGES, {"model": "realvision", "prompt": "A tree"}, key).json
+    job = {name: submitted[name] for name in ("jobid", "signature")}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(send, gateway.url, JOBS, job)
+        stack.emulator.get("/__withheld", params={"at_least": "2"})
+        gateway.signal(signal.SIGTERM)
+        answer = waiting.result()
+    assert (502, "upstream_error", "error") == (answer.status, answer.error["code"], answer.json["status"])
+    assert 0 == gateway.wait(timeout_s=20)
 
 
 def test_killed_gateways_lose_nothing_that_was_booked(stack: Stack, tmp_path: Path) -> None:
