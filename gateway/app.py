@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import GatewayError
@@ -92,18 +93,11 @@ class Gateway:
         self._data_plane = path_table(handlers)
         books = Books(auth, ledger, Reports(self._redis, scripts, ledger, calendar), self._scopes, calendar)
         health = Health(self.services, scripts.ready, (DEFAULT_ORG,), settings.metrics_token or None)
-        self._router = Starlette(
-            routes=[
-                *health.routes(),
-                *Me(auth, self._scopes, prices, calendar).routes(),
-                *scope_routes(auth, self._scopes, calendar),
-                *books.routes(),
-            ],
-            exception_handlers={
-                GatewayError: answer_gateway_error,
-                HTTPException: answer_http_error,
-                Exception: answer_gateway_error,
-            },
+        self._router = _router(
+            *health.routes(),
+            *Me(auth, self._scopes, prices, calendar).routes(),
+            *scope_routes(auth, self._scopes, calendar),
+            *books.routes(),
         )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -156,6 +150,16 @@ class Gateway:
             log.error("%d calls are not settled: the ledger did not answer; their holds stay open", left)
         await self.services.upstream.close()
         await self._redis.aclose()
+
+
+def _router(*routes: Route) -> Starlette:
+    """Everything but the data plane; all its errors in the one shape."""
+    handlers = {
+        GatewayError: answer_gateway_error,
+        HTTPException: answer_http_error,
+        Exception: answer_gateway_error,
+    }
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
 def _upstream(settings: Settings) -> HttpxLeg:
