@@ -18,9 +18,7 @@ WAIT_MAX_S = 120
 def main() -> int:
     prompt = " ".join(sys.argv[1:]) or "A lighthouse at dusk, cinematic composition"
     try:
-        job = call(
-            "/api/texttoimage/", {"model": "realvision", "prompt": prompt, "width": 1152, "height": 768}
-        )
+        job = call("/api/texttoimage/", {"model": "realvision", "prompt": prompt, "width": 1152, "height": 768})
         if job["status"] != "success":
             return fail("the image was not accepted")
         return wait_for({"jobid": str(job["jobid"]), "signature": job["signature"]})

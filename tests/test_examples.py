@@ -45,9 +45,7 @@ def emulator_url() -> Iterator[str]:
         process.send_signal(signal.SIGTERM)
 
 
-def run_example(
-    name: str, interpreter: tuple[str, ...], url: str, key: str = KEY
-) -> subprocess.CompletedProcess[str]:
+def run_example(name: str, interpreter: tuple[str, ...], url: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*interpreter, str(EXAMPLES / name)],
         env={**os.environ, "GATEWAY_URL": url, "GATEWAY_KEY": key},
@@ -75,9 +73,7 @@ def test_an_image_is_waited_for(interpreter: tuple[str, ...], suffix: str, emula
 
 @in_every_language
 @pytest.mark.parametrize("name", ["chat", "image"])
-def test_a_refusal_is_told_and_fails(
-    name: str, interpreter: tuple[str, ...], suffix: str, emulator_url: str
-) -> None:
+def test_a_refusal_is_told_and_fails(name: str, interpreter: tuple[str, ...], suffix: str, emulator_url: str) -> None:
     """A script must be able to stop, and a person to read why: the answer's own words."""
     done = run_example(name + suffix, interpreter, emulator_url, key="sk-unknown")
     assert 0 != done.returncode

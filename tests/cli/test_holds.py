@@ -6,9 +6,7 @@ from gateway.cli.main import main
 from tests.cli.fake_control_plane import FakeControlPlane
 
 
-def test_holds_are_shown_in_dollars(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_holds_are_shown_in_dollars(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """People read dollars; the exact integer stays in the JSON."""
     hold = {
         "id": "h1",
@@ -20,14 +18,11 @@ def test_holds_are_shown_in_dollars(
     control_plane.answers("GET", "/admin/v1/holds", {"data": [hold], "next_cursor": None})
     assert 0 == main(["holds"])
     assert capsys.readouterr().out == (
-        "id  request id  key    hold usd  deadline at\n"
-        "h1  r1          key-1    0.0015  2026-11-21T20:00:30Z\n"
+        "id  request id  key    hold usd  deadline at\nh1  r1          key-1    0.0015  2026-11-21T20:00:30Z\n"
     )
 
 
-def test_no_hold_is_said_in_words(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_hold_is_said_in_words(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing held is the usual state, and good news."""
     control_plane.answers("GET", "/admin/v1/holds", {"data": [], "next_cursor": None})
     assert 0 == main(["holds"])

@@ -19,9 +19,7 @@ CREATED = {
 }
 
 
-def test_the_secret_is_the_last_line_alone(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_secret_is_the_last_line_alone(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """`KEY=$(gateway keys create … | tail -1)` is how set-up scripts get it."""
     control_plane.answers("POST", "/admin/v1/keys", CREATED, status=201)
     typed = "keys create --team research --user an --name notebook --expires-at 2027-01-01T00:00:00Z"

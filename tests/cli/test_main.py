@@ -94,25 +94,19 @@ def test_a_missing_admin_key_is_explained_without_any_call(
     monkeypatch.delenv("GATEWAY_ADMIN_KEY")
     assert 1 == main(["teams", "list"])
     message = capsys.readouterr().err
-    assert message.startswith(
-        "gateway: no administrator's key: set GATEWAY_ADMIN_KEY, or set GATEWAY_DATA_DIR"
-    )
+    assert message.startswith("gateway: no administrator's key: set GATEWAY_ADMIN_KEY, or set GATEWAY_DATA_DIR")
     assert [] == control_plane.requests
 
 
 @pytest.mark.parametrize("note_chars", [1, 4000])
-def test_a_reader_that_leaves_ends_the_command_quietly(
-    note_chars: int, control_plane: FakeControlPlane
-) -> None:
+def test_a_reader_that_leaves_ends_the_command_quietly(note_chars: int, control_plane: FakeControlPlane) -> None:
     """`gateway ledger list | head -1` must not end in a traceback, whether or not a pipe holds it all."""
     entries = [{"id": str(number), "note": "x" * note_chars} for number in range(900)]
     control_plane.answers("GET", "/admin/v1/ledger", {"data": entries, "next_cursor": None})
     command = [sys.executable, "-m", "gateway.cli.main", "ledger", "list", "--json"]
     # Unbuffered, Python takes a write that was cut short for a whole one and never hears of the closed pipe.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()

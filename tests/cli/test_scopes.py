@@ -95,9 +95,7 @@ def test_an_empty_list_says_so(control_plane: FakeControlPlane, capsys: pytest.C
     assert "There are no users yet.\n" == capsys.readouterr().out
 
 
-def test_a_list_can_be_narrowed_to_a_team(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_list_can_be_narrowed_to_a_team(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """The control plane lists all; who looks after one team wants to see that one."""
     users = [{"id": "an", "team": "research"}, {"id": "binh", "team": "sales"}]
     control_plane.answers("GET", "/admin/v1/users", {"data": users, "next_cursor": None})
@@ -126,15 +124,10 @@ def test_a_change_sends_only_what_was_typed(
     assert [body] == [request.body for request in control_plane.requests]
 
 
-def test_a_change_of_nothing_is_refused(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_change_of_nothing_is_refused(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """`teams set research` was surely meant to say more."""
     assert 1 == main(["teams", "set", "research"])
-    assert (
-        "gateway: nothing to change; `gateway teams set --help` lists what can be\n"
-        == capsys.readouterr().err
-    )
+    assert "gateway: nothing to change; `gateway teams set --help` lists what can be\n" == capsys.readouterr().err
 
 
 def test_an_id_cannot_leave_its_place_in_the_path(control_plane: FakeControlPlane) -> None:
@@ -143,9 +136,7 @@ def test_an_id_cannot_leave_its_place_in_the_path(control_plane: FakeControlPlan
     assert ["/admin/v1/teams/..%2Fkeys%2Fx"] == [request.path for request in control_plane.requests]
 
 
-def test_json_is_the_gateways_own_answer(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_is_the_gateways_own_answer(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """Scripts rely on the shape that the control plane documents; the command adds nothing to it."""
     control_plane.answers("GET", "/admin/v1/users/an", RESEARCH)
     assert 0 == main(["users", "show", "an", "--json", "--org", "acme"])

@@ -25,9 +25,7 @@ REPORT = {
 }
 
 
-def test_the_table_ends_in_the_total(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_table_ends_in_the_total(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """The first question is what it all cost."""
     control_plane.answers("GET", "/admin/v1/usage", REPORT)
     assert 0 == main(["usage", "--from", "2026-11-01", "--to", "2026-11-30"])
@@ -39,9 +37,7 @@ def test_the_table_ends_in_the_total(
     assert "total - 3 - - - 0.00001305 0" == " ".join(total.split())
 
 
-def test_csv_has_every_column_and_no_total(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_csv_has_every_column_and_no_total(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """A total among the rows would be summed once more by whoever reads the file."""
     control_plane.answers("GET", "/admin/v1/usage", REPORT)
     assert 0 == main(["usage", "--csv", "--group-by", "team,model"])
@@ -51,18 +47,14 @@ def test_csv_has_every_column_and_no_total(
     )
 
 
-def test_json_is_the_report_itself(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_is_the_report_itself(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is left out for scripts."""
     control_plane.answers("GET", "/admin/v1/usage", REPORT)
     assert 0 == main(["usage", "--json"])
     assert REPORT == json.loads(capsys.readouterr().out)
 
 
-def test_no_usage_is_said_in_words(
-    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_usage_is_said_in_words(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty report has no rows and so no columns."""
     control_plane.answers("GET", "/admin/v1/usage", {"data": [], "total": {"requests": 0}})
     assert 0 == main(["usage"])

@@ -78,13 +78,20 @@ def send(url: str, path: str, body: object, key: str | None = None, **headers: s
 
 @contextlib.contextmanager
 def stream(
-    url: str, path: str, body: object, key: str | None = None, *, method: str = "POST", **headers: str
+    url: str,
+    path: str,
+    body: object,
+    key: str | None = None,
+    *,
+    method: str = "POST",
+    timeout_s: float = _TIMEOUT_S,
+    **headers: str,
 ) -> Iterator[OpenAnswer]:
     """POST and read as it comes; leaving the block closes the connection, whatever is still to come.
 
     `body` is sent as JSON; bytes as they are; an iterator of bytes in chunks, without a declared length.
     """
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT_S)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
     data = body if isinstance(body, bytes | Iterator) else json.dumps(body).encode()
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     sent = {"content-type": "application/json", **(bearer(key) if key else {}), **given}

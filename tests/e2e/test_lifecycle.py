@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import redis
 
 from tests.e2e.client import CHAT, IMAGES, JOBS, Answer, send, stream
@@ -170,6 +171,33 @@ def test_a_silent_valkey_means_503_and_no_upstream_call(stack: Stack, tmp_path: 
     # Once a later call is through, the pauses before the releases of the lost admissions are all that is left.
     assert 200 == until(lambda: answered(gateway, before["key"])).status
     until(lambda: Admin(gateway.url).get("/holds")["data"] == [])
+    assert 0 == gateway.stop()
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_call_that_ends_without_its_ledger_is_settled_later(
+    stack: Stack, tmp_path: Path, how: signal.Signals
+) -> None:
+    """The client gets its whole answer; the charge is posted, once and exactly, when the ledger is back."""
+    embedded = Embedded(stack, tmp_path, redis_timeout_s="0.3")
+    gateway = embedded.start()
+    admin = Admin(gateway.url)
+    key = admin.key("late")["key"]
+    server = embedded.redis_pid()
+    assert server
+    with stream(gateway.url, CHAT, chat("Late [[fault:withhold_after=1]]"), key) as answer:
+        answer.read_event()
+        os.kill(server, how)
+        stack.emulator.post("/__release")
+        answer.read_rest()
+    assert answer.received.endswith(b"data: [DONE]\n\n")
+    if how == signal.SIGSTOP:
+        os.kill(server, signal.SIGCONT)
+    until(lambda: answered(gateway, key))
+    until(lambda: admin.get("/holds")["data"] == [])
+    entries = admin.ledger(request_id=answer.request_id)
+    line = next(line for line in stack.bill()["lines"] if line["request_id"] == answer.request_id)
+    assert [(line["claimed_nano_usd"], [])] == [(entry["cost_nano_usd"], entry["flags"]) for entry in entries]
     assert 0 == gateway.stop()
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import httpx
 import pytest
 
 from tests.e2e.client import CHAT, send, stream
 from tests.e2e.waiting import until
-from tests.stack import UPSTREAM_KEY, Admin, Process, Stack, chat
+from tests.stack import UPSTREAM_KEY, Admin, Process, Stack, bearer, chat
 
 CONNECTIONS_MAX = 4
 
@@ -134,6 +135,28 @@ def test_a_client_that_leaves_is_billed_exactly(serving: Serving) -> None:
     assert logged["client_left"]
 
 
+def test_a_client_that_leaves_before_its_answer_is_billed_exactly(serving: Serving) -> None:
+    """The request is on its way and will be billed, whether or not anybody waits."""
+    body = chat("Nobody waits [[fault:withhold]]")
+    with pytest.raises(TimeoutError), stream(serving.gateway.url, CHAT, body, serving.key, timeout_s=0.2):
+        pass
+    assert 1 == serving.stack.emulator.get("/__withheld", params={"at_least": "1"}).json()["withheld"]
+    (hold,) = serving.admin.get("/holds")["data"]
+    serving.stack.emulator.post("/__release")
+    entry, line = serving.entry(hold["request_id"]), serving.bill_line(hold["request_id"])
+    assert ([], line["claimed_nano_usd"]) == (entry["flags"], entry["cost_nano_usd"])
+    assert line["claimed_nano_usd"] == line["generated_nano_usd"]
+
+
+def test_a_client_that_does_not_read_counts_as_gone(serving: Serving) -> None:
+    """It cannot hold a connection, memory and money for ever: past the write time-out the drain begins, and ends."""
+    body = chat("For ever [[fault:endless]]", max_completion_tokens=20)
+    with stream(serving.gateway.url, CHAT, body, serving.key) as answer:
+        serving.wait_until_nothing_is_held()
+        entry = serving.entry(answer.request_id)
+    assert ("capture", ["estimated"], 20) == (entry["type"], entry["flags"], entry["completion_tokens"])
+
+
 def test_a_drain_is_bounded_and_leaks_no_connection(serving: Serving) -> None:
     """Clients leave more often than there are upstream connections, and the upstream never goes on: each call ends
     as an estimate within the drain time, its connection is free again, and its hold is gone."""
@@ -184,6 +207,24 @@ def test_an_upstream_that_breaks_off_ends_in_an_error_event(serving: Serving, fa
     entry, line = serving.entry(actual.request_id), serving.bill_line(actual.request_id)
     assert ("capture", "estimated", ["estimated"]) == (entry["type"], entry["usage_source"], entry["flags"])
     assert int(str(entry["cost_nano_usd"])) <= int(str(line["generated_nano_usd"]))
+
+
+def test_one_connection_carries_call_after_call(serving: Serving) -> None:
+    """Refused, failed and finished calls leave a kept-alive connection as it should be, whatever their bodies."""
+    bodies: list[tuple[object, str, int]] = [
+        (chat("x" * 1_000_000), "sk-mt-default-guessed", 401),
+        (chat("First"), serving.key, 200),
+        (chat("x" * 1_000_000, "gpt-5"), serving.key, 404),
+        (chat("[[fault:status=500]]"), serving.key, 500),
+        (chat("[[fault:reset]]"), serving.key, 502),
+        (chat("[[fault:reset_at=2]]"), serving.key, 200),
+        (chat("Last"), serving.key, 200),
+    ]
+    with httpx.Client(base_url=serving.gateway.url) as client:
+        statuses = [client.post(CHAT, json=body, headers=bearer(key)).status_code for body, key, _ in bodies]
+        last = client.post(CHAT, json=chat("Last"), headers=bearer(serving.key)).content
+    assert [status for _, _, status in bodies] == statuses
+    assert send(serving.stack.emulator_url, CHAT, chat("Last"), UPSTREAM_KEY).body == last
 
 
 def test_an_upstream_that_resets_before_its_answer_is_booked_as_an_estimate(serving: Serving) -> None:

@@ -24,9 +24,7 @@ class Emulator:
         return str(self.client.base_url.join(path))
 
     def chat(self, fault: str | None = None, text: str = "Hello", **fields: Any) -> httpx.Response:
-        return self.client.post(
-            "/api/chat-completions/", json=chat_body(text, **fields), headers=fault_header(fault)
-        )
+        return self.client.post("/api/chat-completions/", json=chat_body(text, **fields), headers=fault_header(fault))
 
     def image(self, fault: str | None = None, **fields: Any) -> httpx.Response:
         body = {"model": "realvision", "prompt": "A lake at dawn", **fields}
@@ -78,7 +76,5 @@ def events(response: httpx.Response) -> list[Any]:
 
 def content(response: httpx.Response, index: int = 0) -> str:
     """The text of one choice."""
-    choices = [
-        choice for event in events(response) for choice in event["choices"] if choice["index"] == index
-    ]
+    choices = [choice for event in events(response) for choice in event["choices"] if choice["index"] == index]
     return "".join(choice["delta"].get("content", "") for choice in choices)

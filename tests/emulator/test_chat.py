@@ -138,9 +138,7 @@ def test_the_balance_runs_out_to_the_nano_dollar() -> None:
 
 def test_running_calls_hold_their_cost(emulator: Emulator) -> None:
     """Withheld calls count against the balance, or many at once would overspend it."""
-    with emulator.client.stream(
-        "POST", "/api/chat-completions/", json=chat_body("[[fault:withhold_after=0]]")
-    ):
+    with emulator.client.stream("POST", "/api/chat-completions/", json=chat_body("[[fault:withhold_after=0]]")):
         bill = emulator.client.get("/__bill").json()
         assert 1 == bill["running"]
         assert bill["held_nano_usd"] > 0

@@ -31,9 +31,7 @@ def test_every_fault_is_explained(emulator: Emulator) -> None:
     assert all(listed.values())
 
 
-@pytest.mark.parametrize(
-    "fault", ["nothing", "status", "status=abc", "status=99", "reset=1", "split=0", "gap=-1"]
-)
+@pytest.mark.parametrize("fault", ["nothing", "status", "status=abc", "status=99", "reset=1", "split=0", "gap=-1"])
 def test_a_fault_that_does_not_exist_is_refused(emulator: Emulator, fault: str) -> None:
     """A test with a typing error must not pass for want of the fault."""
     assert "unknown_fault" == emulator.chat(fault).json()["error"]["code"]
@@ -57,9 +55,7 @@ def test_queued_faults_last_for_their_count(emulator: Emulator) -> None:
     assert 502 == poll.status_code
 
 
-@pytest.mark.parametrize(
-    "order", [{"fault": 1}, {"fault": "reset", "count": 0}, {"fault": "reset", "kind": "x"}, []]
-)
+@pytest.mark.parametrize("order", [{"fault": 1}, {"fault": "reset", "count": 0}, {"fault": "reset", "kind": "x"}, []])
 def test_a_bad_order_is_refused(emulator: Emulator, order: object) -> None:
     """400, and nothing is queued."""
     assert 400 == emulator.client.post("/__faults", json=order).status_code
@@ -77,9 +73,7 @@ def test_a_bad_order_is_refused(emulator: Emulator, order: object) -> None:
         ("redirect", 307, "text/html; charset=utf-8", ""),
     ],
 )
-def test_an_answer_can_be_replaced(
-    emulator: Emulator, fault: str, status: int, content_type: str, text: str
-) -> None:
+def test_an_answer_can_be_replaced(emulator: Emulator, fault: str, status: int, content_type: str, text: str) -> None:
     """Then nothing is generated, and nothing billed."""
     answer = emulator.chat(fault)
     line = emulator.line()
@@ -205,9 +199,7 @@ def test_a_connection_can_break_after_some_events(emulator: Emulator, count: int
 @pytest.mark.parametrize("pace", ["", ";one_byte"])
 def test_a_connection_can_break_after_some_bytes(emulator: Emulator, count: int, pace: str) -> None:
     """Exactly those bytes arrive, wherever in an event they end."""
-    assert emulator.chat("tokens=9").content[:count] == broken_body(
-        emulator, f"reset_byte={count};tokens=9{pace}"
-    )
+    assert emulator.chat("tokens=9").content[:count] == broken_body(emulator, f"reset_byte={count};tokens=9{pace}")
 
 
 @pytest.mark.parametrize("fault", ["reset_at=5000", "reset_byte=5000000"])
@@ -273,9 +265,7 @@ def test_a_client_that_leaves_stops_generation(emulator: Emulator, emulator_url:
     assert cost == line["generated_nano_usd"]
 
 
-def test_a_client_that_leaves_before_the_headers_pays_the_prompt(
-    emulator: Emulator, emulator_url: str
-) -> None:
+def test_a_client_that_leaves_before_the_headers_pays_the_prompt(emulator: Emulator, emulator_url: str) -> None:
     """The call was accepted, so the model read it."""
     with leaving(emulator_url, "withhold"):
         emulator.client.get("/__withheld", params={"at_least": 1})

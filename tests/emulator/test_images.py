@@ -131,9 +131,7 @@ def png_size_checked(data: bytes) -> tuple[int, int]:
     while position < len(data):
         (length,) = struct.unpack(">I", data[position : position + 4])
         name, body = data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
-        assert (
-            struct.pack(">I", zlib.crc32(name + body)) == data[position + 8 + length : position + 12 + length]
-        )
+        assert struct.pack(">I", zlib.crc32(name + body)) == data[position + 8 + length : position + 12 + length]
         chunks[name] = body
         position += 12 + length
     assert [b"IHDR", b"PLTE", b"IDAT", b"IEND"] == list(chunks)

@@ -37,9 +37,7 @@ def test_ids_are_those_of_o200k_base(text: str, ids: list[int]) -> None:
     assert ids == tokens.encode(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["Xin chào thế giới", "שלום עולם", "你好世界", "👨‍👩‍👧‍👦👋🏽", "don't\r\n\t 1234567"]
-)
+@pytest.mark.parametrize("text", ["Xin chào thế giới", "שלום עולם", "你好世界", "👨‍👩‍👧‍👦👋🏽", "don't\r\n\t 1234567"])
 def test_decoding_gives_the_text_back(text: str) -> None:
     """Every script survives, contractions, digits and blanks included."""
     assert text == tokens.load_encoding().decode(tokens.encode(text))
@@ -88,9 +86,7 @@ def test_an_unknown_image_counts_as_1024_by_1024(model: str, high: int, low: int
 
 
 @pytest.mark.parametrize("model", DATED_MODELS)
-@pytest.mark.parametrize(
-    "size", [(256, 256), (512, 512), (1_344, 256), (8_000, 2_999), (2_999, 8_000), (768, 2_048)]
-)
+@pytest.mark.parametrize("size", [(256, 256), (512, 512), (1_344, 256), (8_000, 2_999), (2_999, 8_000), (768, 2_048)])
 def test_no_image_counts_above_the_published_bounds(model: str, size: tuple[int, int]) -> None:
     """The gateway holds money for those bounds; an emulator above them would invent overruns."""
     low_max, high_max = IMAGE_TOKENS_MAX[model]
@@ -106,9 +102,7 @@ def test_the_size_of_a_png_data_url_is_read() -> None:
     assert 85 + 8 * 170 == tokens.image_tokens("gpt-4o", ImagePart(png_url(768, 2_048), "auto"))
 
 
-@pytest.mark.parametrize(
-    "url", ["data:image/png;base64,", "data:image/png;base64,!!!!", "https://x.example/a.png"]
-)
+@pytest.mark.parametrize("url", ["data:image/png;base64,", "data:image/png;base64,!!!!", "https://x.example/a.png"])
 def test_what_is_no_png_has_no_size(url: str) -> None:
     """It then counts as 1024 × 1024, and nothing breaks."""
     assert tokens.png_size(url) is None
