@@ -8,6 +8,7 @@ organisation acme → team red → user an → key notebook
 import asyncio
 import contextlib
 import itertools
+from collections import defaultdict
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -24,7 +25,7 @@ from gateway.store.connection import open_redis
 from gateway.store.jobs import KEEP_MS, Job, Jobs
 from gateway.store.keys import Keys
 from gateway.store.ledger import Decision, HoldRequest, Ledger
-from gateway.store.packed import ScopeState
+from gateway.store.packed import ScopeState, unpack_scope
 from gateway.store.reports import Reports, period_of
 from gateway.store.scopes import Scopes
 from gateway.store.scripts import RedisScripts
@@ -178,24 +179,28 @@ class Bench:
 
     def books(self) -> Books:
         """Everything the invariants are about, the reports brought up to date."""
-        entries = self.entries()
-        states = {scope: self.state(scope) for scope in (Scope("organisation", self.org), *SCOPES[1:])}
+        return self.run(self._books())
+
+    async def _books(self) -> Books:
+        scopes = (Scope("organisation", self.org), *SCOPES[1:])
+        packed = cast(list[bytes | None], await self.redis.mget([self.keys.state(scope) for scope in scopes]))
+        states = {scope: unpack_scope(value) for scope, value in zip(scopes, packed, strict=True) if value}
+        entries = await self.ledger.entries(self.org)
         return Books(
             entries=entries,
-            holds=self.run(self.ledger.open_holds(self.org)),
+            holds=await self.ledger.open_holds(self.org),
             spent={scope: state.spent_nano_usd for scope, state in states.items()},
             held={scope: state.held_nano_usd for scope, state in states.items()},
-            reported=self._reported(entries),
+            reported=await self._reported(entries),
         )
 
-    def _reported(self, entries: Sequence[Entry]) -> dict[Scope, int]:
+    async def _reported(self, entries: Sequence[Entry]) -> dict[Scope, int]:
         days = sorted({period_of(self.calendar, entry.admitted_at_ms, "day") for entry in entries})
-        reported: dict[Scope, int] = {Scope("organisation", self.org): 0}
+        reported: dict[Scope, int] = defaultdict(int)
         for axis in ("team", "user", "key"):
-            for cell in self.run(self.reports.cells(self.org, axis, "day", days)):
+            for cell in await self.reports.cells(self.org, axis, "day", days):
                 if cell.id:
-                    scope = Scope(axis, cell.id)
-                    reported[scope] = reported.get(scope, 0) + cell.measures.cost_nano_usd
+                    reported[Scope(axis, cell.id)] += cell.measures.cost_nano_usd
                 if axis == "team":
                     reported[Scope("organisation", self.org)] += cell.measures.cost_nano_usd
         return reported

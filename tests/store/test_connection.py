@@ -1,0 +1,78 @@
+"""Redis is refused where it could not keep books."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from gateway.store.connection import UnfitRedis, check_fit, open_redis
+from gateway.store.embedded import server_program
+from gateway.store.keys import SCHEMA, SCHEMA_VERSION
+
+
+async def checked(url: str) -> None:
+    client = open_redis(url, 2)
+    try:
+        await check_fit(client)
+    finally:
+        await client.aclose()
+
+
+@pytest.fixture
+def evicting(tmp_path: Path) -> Iterator[str]:
+    """A server that throws keys away when its memory is full."""
+    path = tmp_path / "s"
+    server = subprocess.Popen(
+        [server_program(), "--port", "0", "--unixsocket", path, "--save", "", "--maxmemory-policy", "allkeys-lru"],
+        stdout=subprocess.DEVNULL,
+        cwd=tmp_path,
+    )
+    url = f"unix://{path}"
+    with redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.05), 400)) as client:
+        client.ping()
+    yield url
+    server.terminate()
+    server.wait(20)
+
+
+def test_an_evicting_redis_is_refused(evicting: str) -> None:
+    """It would throw balances away when memory is short; the text says which setting is to be changed."""
+    with pytest.raises(UnfitRedis, match=r"allkeys-lru.*noeviction"):
+        asyncio.run(checked(evicting))
+    with redis.Redis.from_url(evicting) as client:
+        assert not client.exists(SCHEMA)
+
+
+def test_books_of_another_schema_are_refused(redis_url: str) -> None:
+    """Another version's packed strings, read as this version's, would be balances of noise. They stay as they are."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(SCHEMA, "99")
+        with pytest.raises(UnfitRedis, match="99"):
+            asyncio.run(checked(redis_url))
+        assert b"99" == client.get(SCHEMA)
+
+
+def test_an_empty_redis_is_claimed_and_known_again(redis_url: str) -> None:
+    """The schema's version is written from the first day."""
+    for _ in range(2):
+        asyncio.run(checked(redis_url))
+    with redis.Redis.from_url(redis_url) as client:
+        assert SCHEMA_VERSION.encode() == client.get(SCHEMA)
+
+
+def test_a_redis_that_is_not_there_is_unfit(tmp_path: Path) -> None:
+    """Nothing listens there; the text names the setting."""
+    with pytest.raises(UnfitRedis, match="REDIS_URL"):
+        asyncio.run(checked(f"unix://{tmp_path}/nobody.sock"))
+
+
+@pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis:/localhost", "file:///tmp/x"])
+def test_a_url_of_another_form_is_refused(url: str) -> None:
+    """The text says which forms there are, and repeats no URL: it may hold a password."""
+    with pytest.raises(ValueError, match="redis://"):
+        open_redis(url, 2)
