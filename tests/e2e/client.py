@@ -69,9 +69,9 @@ class OpenAnswer:
         return rest
 
 
-def send(url: str, path: str, body: object, key: str | None = None, **headers: str) -> Answer:
-    """POST and read the whole answer. `body` is sent as JSON, or as it is when it is bytes."""
-    with stream(url, path, body, key, **headers) as answer:
+def send(url: str, path: str, body: object, key: str | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    """POST and read the whole answer; `body` as in `stream`."""
+    with stream(url, path, body, key, headers) as answer:
         answer.read_rest()
         return Answer(answer.status, answer.headers, answer.received)
 
@@ -82,10 +82,10 @@ def stream(
     path: str,
     body: object,
     key: str | None = None,
+    headers: Mapping[str, str] | None = None,
     *,
     method: str = "POST",
     timeout_s: float = _TIMEOUT_S,
-    **headers: str,
 ) -> Iterator[OpenAnswer]:
     """POST and read as it comes; leaving the block closes the connection, whatever is still to come.
 
@@ -93,8 +93,7 @@ def stream(
     """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
     data = body if isinstance(body, bytes | Iterator) else json.dumps(body).encode()
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    sent = {"content-type": "application/json", **(bearer(key) if key else {}), **given}
+    sent = {"content-type": "application/json", **(bearer(key) if key else {}), **(headers or {})}
     try:
         connection.request(method, path, data, sent)
         response = connection.getresponse()

@@ -29,7 +29,8 @@ class Door:
     admin: Admin
 
     def chat(self, key: str | None, body: object = None, **headers: str) -> Answer:
-        return send(self.gateway.url, CHAT, chat() if body is None else body, key, **headers)
+        spelled = {name.replace("_", "-"): value for name, value in headers.items()}
+        return send(self.gateway.url, CHAT, chat() if body is None else body, key, spelled)
 
     def calls_seen(self) -> int:
         return len(self.stack.emulator.get("/__requests").json()["requests"])
@@ -207,7 +208,7 @@ def test_a_body_above_the_bound_is_not_read(door: Door) -> None:
     """Declared too large it is refused before it arrives; sent in chunks, as soon as it is too large."""
     key = door.admin.key("sizes")["key"]
     assert (413, "request_too_large") == refusal(door.chat(key, chat("x" * BODY_BYTES_MAX)))
-    with stream(door.gateway.url, CHAT, b"", key, content_length=str(10**12)) as answer:
+    with stream(door.gateway.url, CHAT, b"", key, {"content-length": str(10**12)}) as answer:
         answer.read_rest()
     assert 413 == answer.status
     with stream(door.gateway.url, CHAT, iter([b"x" * 8_000] * 3), key) as answer:
@@ -218,7 +219,7 @@ def test_a_body_above_the_bound_is_not_read(door: Door) -> None:
 def test_a_body_that_does_not_arrive_is_given_up(door: Door) -> None:
     """A client that declares more than it sends holds no place for long."""
     key = door.admin.key("slow")["key"]
-    with stream(door.gateway.url, CHAT, b'{"model":', key, content_length="100") as answer:
+    with stream(door.gateway.url, CHAT, b'{"model":', key, {"content-length": "100"}) as answer:
         answer.read_rest()
     assert 408 == answer.status
 

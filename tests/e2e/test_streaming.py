@@ -76,7 +76,12 @@ class Serving:
 @pytest.fixture(scope="module")
 def serving(stack: Stack) -> Iterator[Serving]:
     """A gateway with few upstream connections and a short drain, so that a leak shows."""
-    gateway = stack.gateway(upstream_connections_max=str(CONNECTIONS_MAX), upstream_connect_timeout_s="1", drain_s="1")
+    gateway = stack.gateway(
+        upstream_connections_max=str(CONNECTIONS_MAX),
+        upstream_connect_timeout_s="1",
+        drain_s="1",
+        client_write_timeout_s="0.3",
+    )
     admin = Admin(gateway.url)
     yield Serving(stack, gateway, admin, admin.key("streams", "an")["key"])
     admin.http.close()
@@ -149,12 +154,13 @@ def test_a_client_that_leaves_before_its_answer_is_billed_exactly(serving: Servi
 
 
 def test_a_client_that_does_not_read_counts_as_gone(serving: Serving) -> None:
-    """It cannot hold a connection, memory and money for ever: past the write time-out the drain begins, and ends."""
-    body = chat("For ever [[fault:endless]]", max_completion_tokens=20)
+    """It cannot hold a connection, memory and money for ever: past the write time-out it is treated as one that left,
+    so the answer is read on without it, and billed exactly."""
+    body = chat("Too much [[fault:big_event=20000000]]", max_completion_tokens=20)
     with stream(serving.gateway.url, CHAT, body, serving.key) as answer:
         serving.wait_until_nothing_is_held()
-        entry = serving.entry(answer.request_id)
-    assert ("capture", ["estimated"], 20) == (entry["type"], entry["flags"], entry["completion_tokens"])
+        entry, line = serving.entry(answer.request_id), serving.bill_line(answer.request_id)
+    assert ("capture", [], line["claimed_nano_usd"]) == (entry["type"], entry["flags"], entry["cost_nano_usd"])
 
 
 def test_a_drain_is_bounded_and_leaks_no_connection(serving: Serving) -> None:
