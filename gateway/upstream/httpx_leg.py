@@ -5,6 +5,7 @@ events say whether a request was begun to be written, which decides whether an u
 """
 
 from collections.abc import AsyncGenerator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -34,6 +35,8 @@ class HttpxLeg:
         self._client = httpx.AsyncClient(
             base_url=base_url,
             follow_redirects=False,
+            # A cookie set in one member's answer would go along with everyone else's calls.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx.Timeout(answer_timeout_s, connect=connect_timeout_s, pool=connect_timeout_s),
             limits=httpx.Limits(max_connections=connections_max, max_keepalive_connections=connections_max),
         )
@@ -82,11 +85,11 @@ class HttpxAnswer:
 
 
 class _Progress:
-    """Notes when the first byte of a request is about to be written."""
+    """Notes when the first byte of a request is about to be written (to the upstream: a proxy's CONNECT is none)."""
 
     def __init__(self) -> None:
         self.writing = False
 
-    async def trace(self, event: str, _info: dict[str, Any]) -> None:
-        if event.endswith("send_request_headers.started"):
+    async def trace(self, event: str, info: dict[str, Any]) -> None:
+        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
             self.writing = True
