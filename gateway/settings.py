@@ -145,6 +145,10 @@ _LEAST = {
     "client_write_timeout_s": 0.05,
     "body_timeout_s": 0.05,
 }
+_MOST = {
+    "port": 65_535,
+    "job_abandon_s": 172_800,  # a refund needs the job's hold, which is kept for two days
+}
 
 
 def environment_name(setting: str) -> str:
@@ -262,8 +266,8 @@ def _check(settings: Settings) -> None:
             least = _LEAST.get(one.name, 0)
             if not math.isfinite(value) or value < least:
                 raise SettingsError(f"{environment_name(one.name)} ({one.name}) must be {least} or more, not {value}")
-    if settings.port > 65_535:
-        raise SettingsError(f"GATEWAY_PORT (port) must be at most 65535, not {settings.port}")
+            if value > (most := _MOST.get(one.name, math.inf)):
+                raise SettingsError(f"{environment_name(one.name)} ({one.name}) must be at most {most}, not {value}")
     if settings.workers != 1:
         raise SettingsError(
             "GATEWAY_WORKERS (workers) must be 1 in this version; for more, start several gateways on one REDIS_URL"
@@ -276,11 +280,21 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             f"timezone must be an IANA name such as Asia/Ho_Chi_Minh, not {settings.timezone!r}"
         ) from None
-    url = urlsplit(settings.upstream_base_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    if not _is_http_url(settings.upstream_base_url):
         raise SettingsError("MINITOOLAI_BASE_URL (upstream_base_url) must be a URL such as https://minitoolai.com")
     for name in ("chat_path", "image_path", "job_path"):
         if not getattr(settings, name).startswith("/"):
             raise SettingsError(f"{name} must begin with a slash")
     if not settings.upstream_api_key.isascii() or not settings.upstream_api_key.isprintable():
         raise SettingsError("MINITOOLAI_API_KEY must be plain text on one line")
+
+
+def _is_http_url(text: str) -> bool:
+    """Scheme, host, maybe port and path. No user in it: httpx would send that in place of the key."""
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:
+        return False
+    plain = text.isascii() and text.isprintable() and " " not in text
+    return plain and url.scheme in ("http", "https") and bool(url.hostname) and url.username is None
