@@ -6,6 +6,7 @@ Data-plane paths are raw ASGI callables found in a table before Starlette's rout
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -83,6 +84,7 @@ class Gateway:
             tasks=tasks,
             metrics=Metrics(),
             limits=_limits(settings),
+            counter=ThreadPoolExecutor(1, thread_name_prefix="count"),
         )
         rules = _poll_rules(settings)
         desk = JobDesk(rules, self.services)
@@ -145,7 +147,8 @@ class Gateway:
         await ensure_organisation(self._scopes, organisation)
 
     async def _close(self) -> None:
-        left = await self.services.tasks.finished(_LAST_SETTLEMENTS_S)
+        await self.services.tasks.finished(_LAST_SETTLEMENTS_S)
+        left = self.services.settlements.owed
         if left:
             log.error("%d calls are not settled: the ledger did not answer; their holds stay open", left)
         await self.services.upstream.close()
@@ -179,6 +182,8 @@ def _limits(settings: Settings) -> CallLimits:
         client_write_timeout_s=settings.client_write_timeout_s,
         drain_s=settings.drain_s,
         drain_bytes_max=settings.drain_bytes_max,
+        # Clients that leave must not take the connections of those who stay.
+        drains_max=max(1, settings.upstream_connections_max // 2),
         settle_wait_s=settings.settle_wait_s,
         job_first_poll_s=settings.job_first_poll_s,
     )

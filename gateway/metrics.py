@@ -47,11 +47,12 @@ class CallRecord:
     model: str = ""
     hold_nano_usd: int = 0
     sent_at: float | None = None
-    answered_at: float | None = None
     first_byte_at: float | None = None
     upstream_ended_at: float | None = None
     status: int = 0
     error: str = ""
+    fault: str = ""
+    """What was wrong between us and the upstream, for the log alone."""
     client_left: bool = False
     posting: Posting | None = None
 
@@ -144,6 +145,7 @@ def _line(record: CallRecord, duration_s: float) -> str:
         "endpoint": record.endpoint,
         "status": record.status,
         "error": record.error or None,
+        "fault": record.fault or None,
         "org": who.org if who else None,
         "team": who.team if who else None,
         "user": who.user if who else None,

@@ -189,8 +189,14 @@ class UpstreamTimeout(UpstreamError):
 
 
 class LedgerUnavailable(GatewayError):
+    """Redis gave no answer. `maybe_applied`: the command may have left all the same, and may have been carried out."""
+
     status = 503
     code = "ledger_unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: int = 2, maybe_applied: bool = True) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.maybe_applied = maybe_applied
 
 
 class Overloaded(GatewayError):

@@ -68,8 +68,22 @@ class OverBudget:
     required_nano_usd: int
     only_held: bool
 
+    @property
+    def room_nano_usd(self) -> int:
+        """The most a call could cost and still not be refused for good."""
+        return self.limit_nano_usd - self.spent_nano_usd
+
 
 Decision = Admitted | Refused | OverBudget
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a posting. `posted_nano_usd` is what now stands in the ledger for the hold, whoever posted it;
+    None: Redis knows no such hold."""
+
+    changed: bool
+    posted_nano_usd: int | None
 
 
 class Ledger:
@@ -99,8 +113,8 @@ class Ledger:
             now_ms = cast(int, reply[1])
         raise LedgerUnavailable("Redis's clock jumps between calls; check its machine's time synchronisation.")
 
-    async def settle(self, request: HoldRequest, posting: Posting) -> bool:
-        """End the hold and write its entry. False: it had ended before (nothing changed), or is not known.
+    async def settle(self, request: HoldRequest, posting: Posting) -> Settled:
+        """End the hold and write its entry; where it had ended before, or is not known, nothing changes.
 
         Raises LedgerUnavailable: no answer; send it again.
         """
@@ -116,7 +130,13 @@ class Ledger:
                 TOMBSTONE_MS,
             ],
         )
-        return reply[0] == b"settled"
+        match reply:
+            case [b"settled", *_]:
+                return Settled(changed=True, posted_nano_usd=posting.cost_nano_usd)
+            case [b"resolved", _, int(posted)]:
+                return Settled(changed=False, posted_nano_usd=posted)
+            case _:
+                return Settled(changed=False, posted_nano_usd=None)
 
     async def refund(self, job_digest: str, request: HoldRequest, posting: Posting, keep_ms: int) -> str:
         """Give back what a failed job was charged, once.

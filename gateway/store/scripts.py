@@ -10,17 +10,20 @@ import asyncio
 import functools
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.billing.errors import LedgerUnavailable
 
 log = logging.getLogger("gateway.store")
+_logged_at_s = 0.0
 
 Argument = str | bytes | int
 Reply = list[object]
@@ -60,18 +63,39 @@ class ScriptRunner(Protocol):
 
 
 class RedisScripts:
-    """`ScriptRunner` on redis-py. The client must be made without retries: a retry would charge twice."""
+    """`ScriptRunner` on redis-py's connections, without its retries: a retry would charge twice."""
 
     def __init__(self, redis: Redis, timeout_s: float) -> None:
         self._redis = redis
+        self._pool = redis.connection_pool
         self._timeout_s = timeout_s
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
         try:
             async with asyncio.timeout(self._timeout_s):
-                reply = await self._evaluate(script, keys, args)
+                connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
+            raise unavailable(error, maybe_applied=False) from error
+        try:
+            return await self._run_on(connection, script, keys, args)
+        finally:
+            await self._pool.release(connection)
+
+    async def _run_on(
+        self, connection: AbstractConnection, script: Script, keys: Sequence[str], args: Sequence[Argument]
+    ) -> Reply:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reply = await _evaluate(connection, script, keys, args)
+        except ResponseError as error:
+            # Redis read the command and said no: it is loading, full, read-only, or the script itself refused.
+            raise unavailable(error, maybe_applied=False) from error
+        except BaseException as error:
+            # The reply may still come: the connection must not be used for anyone else's.
+            await connection.disconnect(nowait=True)
+            if isinstance(error, RedisError | OSError | TimeoutError):
+                raise unavailable(error, maybe_applied=True) from error
+            raise
         return reply if isinstance(reply, list) else [reply]
 
     async def ready(self) -> bool:
@@ -87,17 +111,31 @@ class RedisScripts:
             return False
         return True
 
-    async def _evaluate(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> object:
-        try:
-            return await self._redis.evalsha(script.digest, len(keys), *keys, *args)
-        except NoScriptError:
-            return await self._redis.eval(script.source, len(keys), *keys, *args)
+
+async def _evaluate(
+    connection: AbstractConnection, script: Script, keys: Sequence[str], args: Sequence[Argument]
+) -> object:
+    await connection.send_command("EVALSHA", script.digest, len(keys), *keys, *args)
+    try:
+        return await connection.read_response()
+    except NoScriptError:
+        await connection.send_command("EVAL", script.source, len(keys), *keys, *args)
+        return await connection.read_response()
 
 
-def unavailable(error: BaseException) -> LedgerUnavailable:
+def unavailable(error: BaseException, *, maybe_applied: bool = True) -> LedgerUnavailable:
     """What a client hears when Redis does not answer; raise it `from` the cause, which only the log shows."""
-    log.warning("the ledger cannot be reached: %s: %s", type(error).__name__, error)
+    _log_outage(f"{type(error).__name__}: {error}")
     return LedgerUnavailable(
-        "The gateway's ledger cannot be reached, so the call was refused and not billed. Try again in a few seconds.",
-        retry_after_s=2,
+        "The gateway's ledger cannot be reached, so this was refused; nothing was billed. Try again in a few seconds.",
+        maybe_applied=maybe_applied,
     )
+
+
+def _log_outage(cause: str) -> None:
+    """A line a second is enough: in an outage every call would write one."""
+    global _logged_at_s  # noqa: PLW0603  # one log a process
+    now_s = time.monotonic()
+    if now_s - _logged_at_s >= 1:
+        _logged_at_s = now_s
+        log.warning("the ledger cannot be reached: %s", cause)

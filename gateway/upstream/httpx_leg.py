@@ -4,6 +4,7 @@ httpx is told nothing it could do on its own: no redirects, no retries, no cooki
 events say whether a request was begun to be written, which decides whether an unanswered call may have been billed.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -56,6 +57,13 @@ class HttpxLeg:
             response = await self._client.send(prepared, stream=True)
         except httpx.PoolTimeout as error:
             raise PoolExhausted("no free connection") from error
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+            raise NotSent(str(error)) from error  # refused on our side of the connection
+        except asyncio.CancelledError:
+            # Cut off by a deadline of its task: whether it may be billed depends on what was written by then.
+            if not progress.writing:
+                raise NotSent("cut off before it was sent") from None
+            raise
         except (httpx.TransportError, OSError) as error:
             reason = type(error).__name__
             if not progress.writing:

@@ -67,7 +67,10 @@ class UpstreamAnswer(Protocol):
 
 class UpstreamLeg(Protocol):
     async def send(self, request: UpstreamRequest) -> UpstreamAnswer:
-        """Send the request once and wait for the head of the answer. Raises NotSent or NoAnswer."""
+        """Send the request once and wait for the head of the answer.
+
+        Raises NotSent or NoAnswer. A deadline around it that strikes before a byte was written becomes NotSent, too.
+        """
 
     async def close(self) -> None: ...
 

@@ -16,6 +16,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+_HASTY_WRITE_S = 1.0
 _UNREAD_BYTES_KEPT = 65_536
 """An error answered before a body of at most this size was read keeps the connection."""
 
@@ -27,9 +28,10 @@ class ClientLeft(Exception):
 class Exchange:
     """`gone` turns True when the client has left; writing then does nothing, so a stream can be read on."""
 
-    def __init__(self, scope: Message, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(self, scope: Message, receive: Receive, send: Send, request_id: str, write_timeout_s: float) -> None:
         self._receive = receive
         self._send = send
+        self._write_timeout_s = write_timeout_s
         self._headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         self._watch: asyncio.Task[None] | None = None
         self._on_gone: Callable[[], None] | None = None
@@ -71,7 +73,7 @@ class Exchange:
 
     def leave(self) -> None:
         """The client is gone, or counts as gone: nothing more is written to it."""
-        if not self.gone and not self.finished:
+        if not self.gone:
             self.gone = True
             if self._on_gone is not None:
                 self._on_gone()
@@ -84,14 +86,16 @@ class Exchange:
 
     async def write(self, chunk: bytes) -> None:
         """Pass bytes on; waits while the client's connection is full. Does nothing once the client has left."""
-        if not self.gone:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self._deliver(chunk, more=True)
 
     async def finish(self, last: bytes = b"") -> None:
         """End the body."""
         self.finished = True
-        if not self.gone:
-            await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        await self._deliver(last, more=False)
+
+    def hasten(self) -> None:
+        """The gateway is about to end: a reader that has stopped is waited for no longer."""
+        self._write_timeout_s = min(self._write_timeout_s, _HASTY_WRITE_S)
 
     async def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """Send a whole answer; `headers` without a length get one."""
@@ -111,6 +115,16 @@ class Exchange:
         self._on_gone = None
         if self._watch is not None:
             self._watch.cancel()
+
+    async def _deliver(self, body: bytes, *, more: bool) -> None:
+        if self.gone:
+            return
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        except TimeoutError:
+            # It has not read for so long that it counts as gone; a stream is read on for its usage.
+            self.leave()
 
     def _is_long(self) -> bool:
         declared = self.header(b"content-length")
@@ -143,7 +157,8 @@ class Exchange:
     async def _wait_for_leave(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.leave()
+        if not self.finished:
+            self.leave()
 
 
 def _too_large(body_bytes_max: int) -> RequestTooLarge:

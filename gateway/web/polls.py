@@ -13,7 +13,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.billing.errors import (
-    GatewayError,
     JobNotFound,
     LedgerUnavailable,
     MethodNotAllowed,
@@ -25,8 +24,9 @@ from gateway.billing.usage import Usage
 from gateway.metrics import CallRecord
 from gateway.store.jobs import KEEP_MS, Job
 from gateway.upstream.leg import UpstreamFault, UpstreamRequest, whole
+from gateway.web.edge import answer_call
 from gateway.web.errors import Header
-from gateway.web.exchange import ClientLeft, Exchange, Message, Receive, Send
+from gateway.web.exchange import Exchange, Message, Receive, Send
 from gateway.web.proxy import new_request_id
 from gateway.web.services import Services
 from gateway.web.settlement import until_answered
@@ -37,6 +37,7 @@ from gateway.wire.strictjson import decode, encode
 log = logging.getLogger("gateway.polls")
 
 _REFUND = Posting("refund", usage=Usage(units=1))
+_POLL_BYTES_MAX = 4096
 _REFUSED_BY_UPSTREAM = (401, 402, 403)
 
 
@@ -114,18 +115,10 @@ class PollHandler:
         self._desk = desk
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, new_request_id())
+        limits = self._services.limits
+        exchange = Exchange(scope, receive, send, new_request_id(), limits.client_write_timeout_s)
         record = CallRecord(self._rules.path, exchange.request_id, time.perf_counter(), kind="poll")
-        try:
-            await self._serve(exchange, record)
-        except ClientLeft:
-            record.error = "client_left"
-        except GatewayError as error:
-            record.error = error.code
-            await exchange.answer_error(error, self._rules.error_fields)
-        finally:
-            record.status = exchange.status
-            self._services.metrics.observe(record)
+        await answer_call(self._serve, exchange, record, self._services, self._rules.error_fields)
 
     async def _serve(self, exchange: Exchange, record: CallRecord) -> None:
         if exchange.method != "POST":
@@ -148,8 +141,8 @@ class PollHandler:
         if authorization is not None or x_api_key is not None:
             principal = record.principal = await self._services.auth.principal(authorization, x_api_key)
             await self._services.auth.check_state(principal)
-        limits = self._services.limits
-        poll = inspect_poll(decode(await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s)))
+        body = await exchange.json_body(_POLL_BYTES_MAX, self._services.limits.body_timeout_s)
+        poll = inspect_poll(decode(body))
         job = await self._services.jobs.find(poll.jobid, poll.signature)
         owner = job.hold.principal if job else None
         if job is None or (principal and owner and (principal.org, principal.team) != (owner.org, owner.team)):
@@ -174,9 +167,12 @@ class JobPoller:
             try:
                 for org in self._orgs:
                     for job in await self._services.jobs.claim_due(org, 20):
-                        await self._poll(job)
+                        if not stop.is_set():
+                            await self._poll(job)
             except LedgerUnavailable:
-                log.warning("jobs cannot be read: the ledger is unavailable")
+                pass  # logged where it was found; the jobs stay due
+            except Exception:  # one job that breaks the poller must not leave all others unpolled
+                log.exception("polling image jobs failed")
             try:
                 await asyncio.wait_for(stop.wait(), self._rules.interval_s)
             except TimeoutError:

@@ -3,14 +3,11 @@
 Read `Proxy._serve` first; everything below it is one of its steps.
 """
 
-import asyncio
-import logging
 import secrets
 import time
 
 from gateway.billing.errors import (
     Draining,
-    GatewayError,
     InvalidRequest,
     LedgerUnavailable,
     MethodNotAllowed,
@@ -21,17 +18,14 @@ from gateway.billing.prices import ModelPrice
 from gateway.billing.principal import Principal
 from gateway.metrics import CallRecord
 from gateway.store.ledger import Admitted, Decision, HoldRequest, OverBudget
+from gateway.web.edge import answer_call
 from gateway.web.errors import refusal
-from gateway.web.exchange import ClientLeft, Exchange, Message, Receive, Send
+from gateway.web.exchange import Exchange, Message, Receive, Send
 from gateway.web.relay import HeldCall, Relay
 from gateway.web.services import Services
 from gateway.wire.call import Call, Endpoint
-from gateway.wire.charge import counted_bound
+from gateway.wire.charge import counted_bound, least_bound
 from gateway.wire.strictjson import decode
-
-log = logging.getLogger("gateway.proxy")
-
-_OUR_FAULT = "The gateway failed at this call; its log has the cause under this request's id."
 
 
 class Proxy:
@@ -42,29 +36,10 @@ class Proxy:
         self._services = services
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, new_request_id())
-        # The call runs in a task of its own: the server may cancel this one, and a hold must not be lost with it.
-        await asyncio.shield(self._services.tasks.start(self._run(exchange)))
-
-    async def _run(self, exchange: Exchange) -> None:
+        limits = self._services.limits
+        exchange = Exchange(scope, receive, send, new_request_id(), limits.client_write_timeout_s)
         record = CallRecord(self._endpoint.path, exchange.request_id, time.perf_counter())
-        try:
-            await self._serve(exchange, record)
-        except ClientLeft:
-            record.error = "client_left"
-        except GatewayError as error:
-            record.error = error.code
-            await exchange.answer_error(error, self._endpoint.error_fields)
-        except Exception:  # the process's edge: a fault of ours is logged and counted, and the caller hears of it
-            log.exception("call %s failed", exchange.request_id)
-            record.error = GatewayError.code
-            if not exchange.started:
-                await exchange.answer_error(GatewayError(_OUR_FAULT), self._endpoint.error_fields)
-        finally:
-            exchange.close()
-            record.status = exchange.status
-            record.client_left = exchange.gone
-            self._services.metrics.observe(record)
+        await answer_call(self._serve, exchange, record, self._services, self._endpoint.error_fields)
 
     async def _serve(self, exchange: Exchange, record: CallRecord) -> None:
         self._refuse_at_the_door(exchange)
@@ -102,8 +77,8 @@ class Proxy:
         """
         hold = self._hold_request(request_id, call, price.most_of(call.bound), principal)
         decision = await self._admit(hold)
-        if isinstance(decision, OverBudget) and call.prompt is not None:
-            counted = price.most_of(await asyncio.to_thread(counted_bound, call))
+        if isinstance(decision, OverBudget) and price.most_of(least_bound(call)) <= decision.room_nano_usd:
+            counted = price.most_of(await self._services.count(counted_bound, call))
             if counted < hold.amount_nano_usd:
                 hold = self._hold_request(request_id, call, counted, principal)
                 decision = await self._admit(hold)
@@ -118,9 +93,10 @@ class Proxy:
     async def _admit(self, hold: HoldRequest) -> Decision:
         try:
             return await self._services.ledger.admit(hold)
-        except LedgerUnavailable:
-            # Its answer was lost, but the hold may stand: give it back by its id.
-            self._services.settlements.release(hold)
+        except LedgerUnavailable as error:
+            if error.maybe_applied:
+                # Its answer was lost, but the hold may stand: give it back by its id.
+                self._services.settlements.release(hold)
             raise
 
 

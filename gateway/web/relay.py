@@ -40,7 +40,7 @@ from gateway.upstream.leg import (
 from gateway.web.errors import Header, error_body
 from gateway.web.exchange import Exchange
 from gateway.web.services import Services
-from gateway.web.settlement import Ending
+from gateway.web.settlement import Deadline, Ending
 from gateway.wire.call import Call, Endpoint
 from gateway.wire.charge import estimate, posting_of, unanswered
 from gateway.wire.headers import mask, response_headers
@@ -49,6 +49,10 @@ from gateway.wire.strictjson import encode
 
 _REFUSED_BY_UPSTREAM = (401, 402, 403)
 _FROM_UPSTREAM = (b"x-gateway-error-source", b"upstream")
+_MAY_BE_BILLED = (
+    "The call may have been billed, so it was booked as an estimate; repeating it may cost again."
+)
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _EVENT_STREAM_BEGINS = (b"data:", b":", b"event:", b"id:", b"retry:")
 
 
@@ -73,6 +77,8 @@ class Relay:
         self._call, self._price, self._hold, self._record = held.call, held.price, held.hold, held.record
         self._meter = endpoint.new_meter(held.call)
         self._ending = Ending(services.settlements, held.hold, services.limits.settle_wait_s)
+        self._draining = False
+        self._last = _EVENT_ENDS[0]
         self._secret = services.upstream_secret(held.hold.principal.org)
 
     async def run(self) -> None:
@@ -86,7 +92,8 @@ class Relay:
         finally:
             if self._ending.posting is None:
                 # Only a fault of our own leads here: the call may have been billed, so it is booked.
-                await self._post(await self._unanswered())
+                streamed = self._record.first_byte_at is not None
+                await self._post(await self._metered() if streamed else await self._unanswered())
 
     async def _send(self) -> UpstreamAnswer:
         org = self._hold.principal.org
@@ -99,13 +106,12 @@ class Relay:
         except PoolExhausted:
             await self._post(RELEASE)
             raise Overloaded("All connections to the upstream are in use; try again.", retry_after_s=1) from None
-        except NotSent:
+        except NotSent as fault:
+            self._record.fault = fault.reason
             await self._post(RELEASE)
             raise UpstreamError("The upstream cannot be reached; nothing was billed. Try again later.") from None
         except (NoAnswer, TimeoutError) as fault:
-            await self._post(await self._unanswered())
-            raise _no_answer(fault) from None
-        self._record.answered_at = time.perf_counter()
+            raise await self._no_answer(fault) from None
         return answer
 
     async def _pass_on(self, answer: UpstreamAnswer, chunks: AsyncIterator[bytes]) -> None:
@@ -151,8 +157,7 @@ class Relay:
             async with self._services.tasks.unless_hurried():
                 return await anext(chunks, b"")
         except (BrokenOff, TimeoutError) as fault:
-            await self._post(await self._unanswered())
-            raise _no_answer(fault) from None
+            raise await self._no_answer(fault) from None
 
     async def _stream(self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]) -> None:
         self._services.metrics.streams_in_flight.inc()
@@ -161,31 +166,41 @@ class Relay:
         finally:
             self._services.metrics.streams_in_flight.dec()
         self._record.upstream_ended_at = time.perf_counter()
+        await self._post(await self._metered())
         if cut is not None and not self._exchange.gone:
             self._record.error = cut.code
-            await self._write(b"data: " + encode({"error": error_body(cut)}) + b"\n\n")
-        await self._post(await self._metered())
+            # The last event may be cut in the middle of a line: a blank line keeps this one apart from it.
+            apart = b"" if self._last.endswith(_EVENT_ENDS) else b"\n\n"
+            await self._exchange.write(apart + b"data: " + encode({"error": error_body(cut)}) + b"\n\n")
         await self._exchange.finish()
 
     async def _copy(
         self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]
     ) -> GatewayError | None:
         """Copy chunk by chunk to the client and the meter; returns what to tell a client that is still there."""
-        loop = asyncio.get_running_loop()
         try:
             async with self._services.tasks.unless_hurried() as deadline:
-                self._exchange.watch(lambda: deadline.reschedule(loop.time() + self._limits.drain_s))
+                self._exchange.watch(lambda: self._drain_until(deadline))
                 try:
                     await self._exchange.start(status, headers)
                     await self._copy_chunks(first, chunks)
                 finally:
                     self._exchange.close()
-        except BrokenOff:
+                    self._services.drains -= self._draining
+        except BrokenOff as fault:
+            self._record.fault = fault.reason
             return UpstreamError("The upstream broke off in the middle of its answer.")
         except TimeoutError:
             # Our own deadline: the client left and the drain is over, or the gateway shuts down.
+            self._exchange.hasten()
             return Draining("This gateway is shutting down; the answer ends here.")
         return None
+
+    def _drain_until(self, deadline: Deadline) -> None:
+        """The client left: read on for the bill, unless too many do so already."""
+        self._draining = self._services.drains < self._limits.drains_max
+        self._services.drains += self._draining
+        deadline.at_most(self._limits.drain_s if self._draining else 0)
 
     async def _copy_chunks(self, first: bytes, chunks: AsyncIterator[bytes]) -> None:
         if first:
@@ -202,16 +217,9 @@ class Relay:
         """To the client first, then to the meter."""
         if self._record.first_byte_at is None:
             self._record.first_byte_at = time.perf_counter()
-        await self._write(chunk)
+        self._last = chunk
+        await self._exchange.write(chunk)
         self._meter.feed(chunk)
-
-    async def _write(self, chunk: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._limits.client_write_timeout_s):
-                await self._exchange.write(chunk)
-        except TimeoutError:
-            # It has not read for so long that it counts as gone; the upstream is read on for its usage.
-            self._exchange.leave()
 
     async def _answer_whole(
         self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]
@@ -221,8 +229,7 @@ class Relay:
             async with self._services.tasks.unless_hurried():
                 body = first + await whole(chunks, self._limits.whole_answer_bytes_max)
         except (BrokenOff, TimeoutError) as fault:
-            await self._post(await self._unanswered())
-            raise _no_answer(fault) from None
+            raise await self._no_answer(fault) from None
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
         self._meter.feed(body)
         posting = await self._metered()
@@ -242,6 +249,14 @@ class Relay:
             return decided
         return await asyncio.to_thread(estimate, self._call, self._price, amount, outcome)
 
+    async def _no_answer(self, fault: NoAnswer | BrokenOff | TimeoutError) -> GatewayError:
+        """Book what may have been billed, and say so."""
+        self._record.fault = getattr(fault, "reason", "cut off by the shutdown")
+        await self._post(await self._unanswered())
+        if isinstance(fault, AnswerTimeout | TimeoutError):
+            return UpstreamTimeout(f"The upstream did not answer in time. {_MAY_BE_BILLED}")
+        return UpstreamBrokeOff(f"The upstream broke off before its answer began. {_MAY_BE_BILLED}")
+
     async def _unanswered(self) -> Posting:
         return await asyncio.to_thread(unanswered, self._call, self._price, self._hold.amount_nano_usd)
 
@@ -254,18 +269,6 @@ class Relay:
         self._record.posting = posting
         job = Job(jobid, signature, self._hold, now_ms)
         await self._ending.post_job(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000))
-
-
-def _no_answer(fault: NoAnswer | BrokenOff | TimeoutError) -> GatewayError:
-    if isinstance(fault, AnswerTimeout | TimeoutError):
-        return UpstreamTimeout(
-            "The upstream did not answer in time. The call may have been billed, so it was booked as an estimate; "
-            "repeating it may cost again."
-        )
-    return UpstreamBrokeOff(
-        "The upstream broke off before its answer began. The call may have been billed, so it was booked as an "
-        "estimate; repeating it may cost again."
-    )
 
 
 def _is_event_stream(answer: UpstreamAnswer) -> bool:

@@ -1,15 +1,19 @@
 """What the handlers of the data plane are given: built once by `app`, shared by all calls."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from gateway.billing.prices import PriceList
+from gateway.billing.usage import Usage
 from gateway.metrics import Metrics
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger
 from gateway.upstream.leg import Headers, UpstreamLeg
 from gateway.web.auth import Authenticator
 from gateway.web.settlement import Settlements, Tasks
+from gateway.wire.call import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class CallLimits:
     client_write_timeout_s: float
     drain_s: float
     drain_bytes_max: int
+    drains_max: int
     settle_wait_s: float
     job_first_poll_s: float
 
@@ -38,7 +43,17 @@ class Services:
     tasks: Tasks
     metrics: Metrics
     limits: CallLimits
+    counter: Executor
     draining: bool = False
+    drains: int = 0
+    """Streams that are read on after their client left."""
+
+    async def count(self, counting: Callable[[Call], Usage], call: Call) -> Usage:
+        """Count tokens for an admission, one call at a time, in a thread of its own.
+
+        Those who are refused wait here for one another, and never for the threads that settlements estimate in.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self.counter, counting, call)
 
     def upstream_headers(self, org: str, request_id: str) -> Headers:
         """All that is sent upstream beside the body: nothing of the client's own headers goes along."""

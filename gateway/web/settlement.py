@@ -46,11 +46,11 @@ class Tasks:
         return lambda: self._hurry.discard(callback)
 
     @contextlib.asynccontextmanager
-    async def unless_hurried(self) -> AsyncIterator[asyncio.Timeout]:
-        """Run a block that ends with TimeoutError when the grace time is over; its deadline can also be set earlier."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(None) as deadline:
-            forget = self.on_hurry(lambda: deadline.reschedule(loop.time()))
+    async def unless_hurried(self) -> AsyncIterator["Deadline"]:
+        """Run a block that ends with TimeoutError when the grace time is over, or earlier if its deadline is moved."""
+        async with asyncio.timeout(None) as timeout:
+            deadline = Deadline(timeout)
+            forget = self.on_hurry(lambda: deadline.at_most(0))
             try:
                 yield deadline
             finally:
@@ -63,43 +63,68 @@ class Tasks:
             callback()
 
     async def finished(self, timeout_s: float) -> int:
-        """Wait for all tasks; returns how many were still running when the time was over."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout_s)
+        """Wait for all tasks, those they start meanwhile included; returns how many run on when the time is over."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._running:
+                    await asyncio.wait(self._running)
+        except TimeoutError:
+            pass  # the caller is told how many
         return len(self._running)
 
 
+class Deadline:
+    """The end of a block's time, which only ever moves forward in the queue: the earliest wish wins."""
+
+    def __init__(self, timeout: asyncio.Timeout) -> None:
+        self._timeout = timeout
+
+    def at_most(self, seconds: float) -> None:
+        """End the block no later than so many seconds from now."""
+        when = asyncio.get_running_loop().time() + seconds
+        current = self._timeout.when()
+        if not self._timeout.expired() and (current is None or when < current):
+            self._timeout.reschedule(when)
+
+
 class Settlements:
-    """Ends holds, for certain."""
+    """Ends holds, for certain. `owed` counts the postings that no answer has confirmed yet."""
 
     def __init__(self, ledger: Ledger, jobs: Jobs, tasks: Tasks) -> None:
         self._ledger = ledger
         self._jobs = jobs
         self._tasks = tasks
+        self.owed = 0
 
-    def settle(self, hold: HoldRequest, posting: Posting) -> asyncio.Task[bool]:
+    def settle(self, hold: HoldRequest, posting: Posting) -> asyncio.Task[None]:
         """Post in the background, again and again until Redis answers."""
         return self._tasks.start(self._settle(hold, posting))
 
-    def settle_job(self, hold: HoldRequest, posting: Posting, job: Job, first_poll_ms: int) -> asyncio.Task[bool]:
+    def settle_job(self, hold: HoldRequest, posting: Posting, job: Job, first_poll_ms: int) -> asyncio.Task[None]:
         """The same for an image job, which is bound to its owner first: who is charged can also be refunded."""
 
-        async def bind_and_settle() -> bool:
+        async def bind_and_settle() -> None:
             await until_answered(lambda: self._jobs.bind(job, first_poll_ms))
-            return await self._settle(hold, posting)
+            await self._settle(hold, posting)
 
         return self._tasks.start(bind_and_settle())
 
-    def release(self, hold: HoldRequest) -> asyncio.Task[bool]:
+    def release(self, hold: HoldRequest) -> asyncio.Task[None]:
         """Give a hold back; also one whose admission had no answer and may or may not stand."""
         return self.settle(hold, RELEASE)
 
-    async def _settle(self, hold: HoldRequest, posting: Posting) -> bool:
+    async def _settle(self, hold: HoldRequest, posting: Posting) -> None:
+        self.owed += 1
         settled = await until_answered(lambda: self._ledger.settle(hold, posting))
-        if not settled and posting.cost_nano_usd:
+        self.owed -= 1
+        if posting.cost_nano_usd and settled.posted_nano_usd != posting.cost_nano_usd:
             # Redis lost the hold (restored from an old copy?) or it ended otherwise: this charge stands in no ledger.
-            log.error("hold %s was not open: %d nano-USD not posted", hold.hold_id, posting.cost_nano_usd)
-        return settled
+            log.error(
+                "hold %s: %d nano-USD are not posted; the ledger has %s",
+                hold.hold_id,
+                posting.cost_nano_usd,
+                settled.posted_nano_usd,
+            )
 
 
 class Ending:
@@ -123,7 +148,7 @@ class Ending:
             self.posting = posting
             await self._bounded(self._settlements.settle_job(self._hold, posting, job, first_poll_ms))
 
-    async def _bounded(self, task: asyncio.Task[bool]) -> None:
+    async def _bounded(self, task: asyncio.Task[None]) -> None:
         await asyncio.wait({task}, timeout=self._wait_s)
 
 
@@ -134,5 +159,8 @@ async def until_answered(attempt: Callable[[], Awaitable[T]]) -> T:
         try:
             return await attempt()
         except LedgerUnavailable:
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_RETRY_S)
+            pass
+        except Exception:  # money must not be lost by a fault of ours either: it is shown, and tried again
+            log.exception("a settlement failed; trying again in %.2f s", pause_s)
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_RETRY_S)

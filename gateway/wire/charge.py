@@ -52,10 +52,21 @@ def counted_bound(call: Call) -> Usage:
     )
 
 
+def least_bound(call: Call) -> Usage:
+    """What no count can bring the bound below: a call whose prompt has no text to count keeps its bound."""
+    if call.prompt is None:
+        return call.bound
+    return Usage(
+        prompt_tokens=min(call.prompt.extra_tokens, call.bound.prompt_tokens),
+        completion_tokens=call.bound.completion_tokens,
+        units=call.bound.units,
+    )
+
+
 def _prompt_tokens(call: Call) -> int:
     if call.prompt is None:
         return call.bound.prompt_tokens
-    return min(count_prompt(call.prompt), call.bound.prompt_tokens)
+    return count_prompt(call.prompt, call.bound.prompt_tokens)
 
 
 def _streamed_tokens(call: Call, outcome: Outcome) -> int:

@@ -27,9 +27,18 @@ PIECE_BYTES_MAX = 32 * 1024
 """tiktoken takes more than linear time on long runs of one kind, and panics on very long ones."""
 
 
-def count_prompt(prompt: PromptText) -> int:
-    """Count a prompt: the tokens of its texts, plus what it holds that is not text."""
-    return sum(map(count, prompt.texts)) + prompt.extra_tokens
+def count_prompt(prompt: PromptText, tokens_max: int) -> int:
+    """Count a prompt: the tokens of its texts, plus what it holds that is not text.
+
+    Stops at `tokens_max`, and returns it: megabytes are not counted to learn that they are too many.
+    """
+    tokens = prompt.extra_tokens
+    for text in prompt.texts:
+        for piece in _pieces(text):
+            tokens += _count_piece(piece)
+            if tokens >= tokens_max:
+                return tokens_max
+    return tokens
 
 
 def count(text: str) -> int:

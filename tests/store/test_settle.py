@@ -69,7 +69,8 @@ def test_a_hundred_settlements_at_once_are_one(bench: Bench) -> None:
     request = bench.call(1_000)
     bench.admit(request)
     postings = [RELEASE if number % 4 == 0 else capture(number) for number in range(100)]
-    results = bench.together([bench.ledger.settle(request, posting) for posting in postings])
+    settled = bench.together([bench.ledger.settle(request, posting) for posting in postings])
+    results = [one.changed for one in settled]
     assert 1 == results.count(True)
     winner = postings[results.index(True)]
     assert [winner.cost_nano_usd] == [entry.cost_nano_usd for entry in bench.entries()]

@@ -85,4 +85,4 @@ def test_wrong_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_prompt_is_its_texts_and_what_is_not_text() -> None:
     """3 a message and 3 for the reply are in `extra_tokens`, put there by the inspection."""
-    assert 2 + 1 + 6 == count_prompt(PromptText(("hello world", "user"), 6))
+    assert 2 + 1 + 6 == count_prompt(PromptText(("hello world", "user"), 6), 100)

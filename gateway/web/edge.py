@@ -1,0 +1,45 @@
+"""The outer edge of every data-plane call: whatever happens inside, it is answered, counted and logged, once."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from gateway.billing.errors import GatewayError
+from gateway.metrics import CallRecord
+from gateway.web.exchange import ClientLeft, Exchange
+from gateway.web.services import Services
+
+log = logging.getLogger("gateway.edge")
+
+_OUR_FAULT = "The gateway failed at this call; its log has the cause under this request's id."
+
+Serve = Callable[[Exchange, CallRecord], Awaitable[None]]
+
+
+async def answer_call(
+    serve: Serve, exchange: Exchange, record: CallRecord, services: Services, error_fields: Mapping[str, object]
+) -> None:
+    """Run a call in a task of its own: the server may cancel its task, and a hold must not be lost with it."""
+    await asyncio.shield(services.tasks.start(_run(serve, exchange, record, services, error_fields)))
+
+
+async def _run(
+    serve: Serve, exchange: Exchange, record: CallRecord, services: Services, error_fields: Mapping[str, object]
+) -> None:
+    try:
+        await serve(exchange, record)
+    except ClientLeft:
+        record.error = "client_left"
+    except GatewayError as error:
+        record.error = error.code
+        await exchange.answer_error(error, error_fields)
+    except Exception:  # the process's edge: a fault of ours is logged and counted, and the caller hears of it
+        log.exception("call %s failed", exchange.request_id)
+        record.error = GatewayError.code
+        if not exchange.started:
+            await exchange.answer_error(GatewayError(_OUR_FAULT), error_fields)
+    finally:
+        exchange.close()
+        record.status = exchange.status
+        record.client_left = exchange.gone
+        services.metrics.observe(record)
