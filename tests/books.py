@@ -77,8 +77,8 @@ def block(redis_url: str, scope: Scope, *, blocked: bool) -> None:
 
 def _change(redis_url: str, scope: Scope, change: Callable[[ScopeSettings], ScopeSettings]) -> None:
     async def put(store: Store) -> None:
-        settings, _ = await store.scopes.get(ORG, scope)
-        assert await store.scopes.replace(ORG, settings, change(settings))
+        stored = await store.scopes.read(ORG, scope)
+        assert await store.scopes.replace(ORG, stored, change(stored.settings))
 
     with_store(redis_url, put)
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 Window = Literal["total", "day", "week", "month"]
 WINDOWS: tuple[Window, ...] = ("total", "day", "week", "month")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Balance:
 
 def instant(ms: int) -> str:
     """Milliseconds since the epoch as RFC 3339 in UTC; milliseconds are written only where there are any."""
-    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    # In integers: a float of seconds loses the last millisecond of distant years.
+    moment = _EPOCH + timedelta(milliseconds=ms)
     text = moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds")
     return text.replace("+00:00", "Z")

@@ -2,6 +2,7 @@
 
 import json
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
@@ -19,6 +20,15 @@ from gateway.wire.scopes import settings_json, stored_settings
 _BINDINGS_MAX = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One scope as it was read. `raw` is the very text in Redis, by which a change knows that nobody was faster."""
+
+    settings: ScopeSettings
+    state: ScopeState
+    raw: bytes
+
+
 class Scopes:
     """What the control plane reads and writes."""
 
@@ -32,25 +42,30 @@ class Scopes:
 
         Raises AlreadyExists: the id is taken. NotFound: a scope above it does not exist.
         """
-        outcome, number = await self._write(org, "", settings, secret_digest)
+        outcome, number = await self._write(org, b"", settings, secret_digest)
         if outcome == "exists":
             raise AlreadyExists(f"A {settings.kind} with id {settings.id} exists; change it with PATCH.", param="id")
         if outcome == "missing":
             parent = settings.parents()[number - 1]
             raise NotFound(f"There is no {parent.kind} {parent.id}; create it first.", param=parent.kind)
 
-    async def replace(self, org: str, old: ScopeSettings, new: ScopeSettings) -> bool:
+    async def replace(self, org: str, old: Stored, new: ScopeSettings) -> bool:
         """Change a scope, unless someone changed it since `old` was read (False: read and try again)."""
-        outcome, _ = await self._write(org, _stored(old), new, "")
+        outcome, _ = await self._write(org, old.raw, new, "")
         return outcome == "put"
 
     async def get(self, org: str, scope: Scope) -> tuple[ScopeSettings, ScopeState]:
         """Settings and state of one scope. Raises NotFound."""
+        stored = await self.read(org, scope)
+        return stored.settings, stored.state
+
+    async def read(self, org: str, scope: Scope) -> Stored:
+        """One scope as `replace` wants it. Raises NotFound."""
         keys = Keys(org)
         settings, state = await self._mget([keys.settings(scope), keys.state(scope)])
         if settings is None or state is None:
             raise NotFound(f"There is no {scope.kind} {scope.id}.")
-        return stored_settings(scope.kind, json.loads(settings)), unpack_scope(state)
+        return Stored(stored_settings(scope.kind, json.loads(settings)), unpack_scope(state), settings)
 
     async def page(
         self, org: str, kind: ScopeKind, *, after: str, limit: int
@@ -93,7 +108,7 @@ class Scopes:
         except RedisError as error:
             raise unavailable(error) from error
 
-    async def _write(self, org: str, replaces: str, settings: ScopeSettings, secret_digest: str) -> tuple[str, int]:
+    async def _write(self, org: str, replaces: bytes, settings: ScopeSettings, secret_digest: str) -> tuple[str, int]:
         keys = Keys(org)
         state = keys.state(settings.scope)
         reply = await self._scripts.run(
@@ -153,23 +168,19 @@ async def ensure_organisation(scopes: Scopes, settings: ScopeSettings) -> None:
             ) from None
 
 
-def _put_args(replaces: str, settings: ScopeSettings, binds_secret: bool) -> list[Argument]:
+def _put_args(replaces: bytes, settings: ScopeSettings, binds_secret: bool) -> list[Argument]:
     limits = {budget.window: budget.limit_nano_usd for budget in settings.budgets}
     binding = {"key": settings.id, "team": settings.team, "user": settings.user}
     return [
         settings.id,
         replaces,
-        _stored(settings),
+        json.dumps(settings_json(settings), separators=(",", ":"), ensure_ascii=False),
         flags_of(blocked=settings.blocked, revoked=settings.revoked_at_ms > 0),
         settings.expires_at_ms,
         *(limits.get(window, "") for window in WINDOWS),
         models_text(settings.models),
         json.dumps(binding, separators=(",", ":")) if binds_secret else "",
     ]
-
-
-def _stored(settings: ScopeSettings) -> str:
-    return json.dumps(settings_json(settings), separators=(",", ":"), ensure_ascii=False)
 
 
 def _principal(org: str, binding: dict[str, str | None]) -> Principal:

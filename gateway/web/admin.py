@@ -133,8 +133,8 @@ class ScopeResource:
     ) -> Response:
         scope = self._scope(request)
         for _ in range(_CHANGE_TRIES):
-            settings, _state = await self._scopes.get(caller.org, scope)
-            if await self._scopes.replace(caller.org, settings, change(settings)):
+            stored = await self._scopes.read(caller.org, scope)
+            if await self._scopes.replace(caller.org, stored, change(stored.settings)):
                 return json_response(await self._answer(caller.org, scope))
         raise AlreadyExists(f"{scope.kind} {scope.id} is being changed by someone else; try again.")
 

@@ -6,7 +6,7 @@ too: a limit that is accepted must hold.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import cast, get_args
 
 from gateway.billing.budget import WINDOWS, Budget, Window, instant
@@ -25,6 +25,7 @@ _FIXED: Mapping[ScopeKind, tuple[str, ...]] = {
 }
 _NAME_CHARS_MAX = 200
 _MODELS_MAX = 200
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def new_settings(kind: ScopeKind, fields: Mapping[str, object], *, default_id: str = "") -> ScopeSettings:
@@ -227,7 +228,8 @@ def _soft_percent(value: object, where: str) -> tuple[int, ...]:
 
 
 def _stored_instant(text: object) -> int:
-    return instant_ms(text, "stored instant") if text else 0
+    """Exactly what `instant` wrote, whatever range is accepted today."""
+    return (datetime.fromisoformat(cast(str, text)) - _EPOCH) // timedelta(milliseconds=1) if text else 0
 
 
 _READERS = {

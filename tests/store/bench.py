@@ -117,8 +117,8 @@ class Bench:
 
     def change(self, scope: Scope, **changes: Any) -> None:
         """Change a scope's settings, as PATCH does."""
-        old, _ = self.run(self.scopes.get(self.org, scope))
-        values = {name: getattr(old, name) for name in ScopeSettings.__dataclass_fields__}
+        old = self.run(self.scopes.read(self.org, scope))
+        values = {name: getattr(old.settings, name) for name in ScopeSettings.__dataclass_fields__}
         assert self.run(self.scopes.replace(self.org, old, ScopeSettings(**{**values, **changes})))
 
     def limit(self, scope: Scope, limit_nano_usd: int, window: Window = "total") -> None:
