@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -28,6 +29,7 @@ _DETAILS = ("model", "kind")
 _GRAINS = ("day", "month", "hour")
 _SCANNED_MAX = 20_000
 _DAYS_MAX = 800
+_CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
 class Books:
@@ -131,11 +133,15 @@ class Books:
             day = date.fromisoformat(text) if len(text) == 10 else None
         except ValueError:
             day = None
+        earliest, latest = date(1971, 1, 1), date(9000, 1, 1)
         if day is None:
-            return instant_ms(text, param)
-        if not date(1971, 1, 1) <= day <= date(9000, 1, 1):
+            at_ms = instant_ms(text, param)
+            in_range = self._calendar.midnight_ms(earliest) <= at_ms <= self._calendar.midnight_ms(latest)
+        elif in_range := earliest <= day <= latest:
+            at_ms = self._calendar.midnight_ms(day + timedelta(days=1) if after else day)
+        if not in_range:
             raise InvalidRequest(f"{param} is out of range.", param=param)
-        return self._calendar.midnight_ms(day + timedelta(days=1) if after else day)
+        return at_ms
 
 
 def grouping(text: str) -> tuple[str, ...]:
@@ -251,7 +257,6 @@ def _matches(entry: Entry, wanted: Mapping[str, str]) -> bool:
 
 
 def _cursor(text: str) -> str | None:
-    milliseconds, _, sequence = text.partition("-")
-    if text and not (milliseconds.isdigit() and sequence.isdigit() and text.isascii()):
+    if text and not _CURSOR.fullmatch(text):
         raise InvalidRequest("cursor is the next_cursor of the page before.", param="cursor")
     return text or None

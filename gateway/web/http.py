@@ -67,7 +67,7 @@ def query(request: Request, known: Mapping[str, str]) -> dict[str, str]:
 
 def limit_of(text: str, most: int = 1000) -> int:
     """A page's size. Raises InvalidRequest: not a whole number from 1 to `most`."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= most:
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
         raise InvalidRequest(f"limit must be a whole number from 1 to {most}.", param="limit")
     return int(text)
 

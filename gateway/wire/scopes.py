@@ -26,6 +26,9 @@ _FIXED: Mapping[ScopeKind, tuple[str, ...]] = {
 _NAME_CHARS_MAX = 200
 _MODELS_MAX = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST_MS = 31_536_000_000
+_LATEST_MS = 253_402_300_799_999
+"""1971 to 9999: what can be written as an instant again, and is not 0, which stands for never."""
 
 
 def new_settings(kind: ScopeKind, fields: Mapping[str, object], *, default_id: str = "") -> ScopeSettings:
@@ -107,7 +110,7 @@ def stored_settings(kind: ScopeKind, stored: Mapping[str, object]) -> ScopeSetti
 
 
 def instant_ms(text: object, param: str) -> int:
-    """Read an RFC 3339 instant as milliseconds. Raises InvalidRequest: not one, or without an offset."""
+    """Read an RFC 3339 instant as milliseconds. Raises InvalidRequest: not one, without an offset, or out of range."""
     try:
         moment = datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
@@ -116,7 +119,10 @@ def instant_ms(text: object, param: str) -> int:
         raise InvalidRequest(
             f"{param} must be an RFC 3339 instant with its offset, such as 2026-12-01T00:00:00Z.", param=param
         )
-    return round(moment.timestamp() * 1000)
+    at_ms = round(moment.timestamp() * 1000)
+    if not _EARLIEST_MS <= at_ms <= _LATEST_MS:
+        raise InvalidRequest(f"{param} must be an instant between the years 1971 and 9999.", param=param)
+    return at_ms
 
 
 def _settable(kind: ScopeKind) -> tuple[str, ...]:
