@@ -1,0 +1,32 @@
+"""One gateway with an emulator behind it for the tests of each module; tests keep apart by their teams' names."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from gateway.store.embedded import EmbeddedRedis
+from tests.stack import Admin, Process, Stack, running_stack
+
+METRICS_TOKEN = "metrics-token-for-tests"
+
+
+@pytest.fixture(scope="module")
+def stack(valkey: EmbeddedRedis) -> Iterator[Stack]:
+    with redis.Redis.from_url(valkey.url) as client:
+        client.flushall()
+    with running_stack(valkey.url) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def gateway(stack: Stack) -> Process:
+    """In Vietnam's time zone, so that local days are not UTC's."""
+    return stack.gateway(timezone="Asia/Ho_Chi_Minh", metrics_token=METRICS_TOKEN)
+
+
+@pytest.fixture(scope="module")
+def admin(gateway: Process) -> Iterator[Admin]:
+    one = Admin(gateway.url)
+    yield one
+    one.http.close()

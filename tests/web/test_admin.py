@@ -1,0 +1,313 @@
+"""The control plane: what it takes, what it refuses, and whom."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.billing.principal import make_sub_key, organisation_of
+from tests.stack import Admin, Process, bearer, chat
+
+BUDGET = {"window": "month", "limit_usd": "25.00", "soft_percent": [80, 50, 80]}
+
+
+def refused(response: httpx.Response) -> tuple[int, str, str | None]:
+    """Status, code and the field that is named."""
+    error = response.json()["error"]
+    assert {"message", "type", "param", "code"} <= set(error)
+    assert "gateway" == response.headers["x-gateway-error-source"]
+    return response.status_code, error["code"], error["param"]
+
+
+def test_a_team_is_answered_as_it_was_created(admin: Admin) -> None:
+    """With amounts as decimal strings and as integers, and when each window turns."""
+    created = admin.post("/teams", {"id": "research", "name": "Nghiên cứu", "budgets": [BUDGET], "models": ["gpt-4o"]})
+    assert created == admin.get("/teams/research")
+    assert ("Nghiên cứu", ["gpt-4o"], False) == (created["name"], created["models"], created["blocked"])
+    (budget,) = created["budgets"]
+    assert ("25.00", 25_000_000_000, [50, 80]) == (
+        budget["limit_usd"],
+        budget["limit_nano_usd"],
+        budget["soft_percent"],
+    )
+    assert ("0.00", 0, "0.00", 0, "25.00", 25_000_000_000) == tuple(
+        budget[f"{name}_{unit}"] for name in ("spent", "held", "remaining") for unit in ("usd", "nano_usd")
+    )
+    assert budget["starts_at"].endswith("T17:00:00Z")
+    assert budget["resets_at"].endswith("T17:00:00Z")
+
+
+def test_a_total_has_no_reset(admin: Admin) -> None:
+    """It starts and ends nowhere."""
+    created = admin.post("/teams", {"id": "total", "budgets": [{"window": "total", "limit_usd": "1"}]})
+    assert (None, None) == (created["budgets"][0]["starts_at"], created["budgets"][0]["resets_at"])
+
+
+def test_a_key_is_shown_once(admin: Admin) -> None:
+    """At its creation; neither its own page nor the list holds it, and its id is made up where none is given."""
+    created = admin.key("secrets", "an-secrets")
+    secret = created.pop("key")
+    assert "default" == organisation_of(secret)
+    assert created["id"].startswith("key-")
+    assert created == admin.get(f"/keys/{created['id']}")
+    for path in ("/keys", f"/keys/{created['id']}", "/teams", "/users"):
+        assert secret not in admin.http.get(f"/admin/v1{path}").text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("teams", {}, (400, "invalid_request", "id")),
+        *[("teams", {"id": wrong}, (400, "invalid_request", "id"))
+          for wrong in ("", "A", "-a", "a" * 41, "a_b", "a:b", "a\n", "é", 1, None, ["a"], "a/b", "a}")],
+        ("teams", {"id": "x", "nmae": "x"}, (400, "unknown_field", "nmae")),
+        ("teams", {"id": "x", "role": "admin"}, (400, "unknown_field", "role")),
+        ("teams", {"id": "x", "limits": {"requests_per_minute": 1}}, (400, "invalid_request", "limits")),
+        ("teams", {"id": "x", "blocked": "yes"}, (400, "invalid_request", "blocked")),
+        ("teams", {"id": "x", "name": "a\nb"}, (400, "invalid_request", "name")),
+        ("teams", {"id": "x", "name": "n" * 201}, (400, "invalid_request", "name")),
+        ("teams", {"id": "x", "models": []}, (400, "invalid_request", "models")),
+        ("teams", {"id": "x", "models": ["a\nb"]}, (400, "invalid_request", "models")),
+        ("teams", {"id": "x", "org": "other"}, (403, "permission_denied", "org")),
+        ("users", {"id": "x"}, (400, "invalid_request", "team")),
+        ("users", {"id": "x", "team": "nobodys"}, (404, "not_found", "team")),
+        ("keys", {"team": "nobodys"}, (404, "not_found", "team")),
+        ("keys", {"team": "research", "role": "root"}, (400, "invalid_request", "role")),
+        *[("keys", {"team": "research", "expires_at": wrong}, (400, "invalid_request", "expires_at"))
+          for wrong in ("tomorrow", "2026-11-21", "2026-11-21T00:00:00", 0, "1970-01-01T00:00:00Z",
+                        "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00")],
+        *[("teams", {"id": "x", "budgets": [budget]}, (400, code, f"budgets[0]{field}"))
+          for budget, code, field in (
+              (1, "invalid_request", ""),
+              ({"window": "month"}, "invalid_request", ".limit_usd"),
+              ({"window": "month", "limit_usd": 25}, "invalid_request", ".limit_usd"),
+              ({"window": "month", "limit_usd": "-1"}, "invalid_request", ".limit_usd"),
+              ({"window": "month", "limit_usd": "9000000.01"}, "invalid_request", ".limit_usd"),
+              ({"window": "year", "limit_usd": "1"}, "invalid_request", ".window"),
+              ({"window": "prepaid"}, "invalid_request", ".window"),
+              ({"window": ["day"], "limit_usd": "1"}, "invalid_request", ".window"),
+              ({"window": "day", "limit_usd": "1", "hard": True}, "unknown_field", ".hard"),
+              ({"window": "day", "limit_usd": "1", "soft_percent": [0]}, "invalid_request", ".soft_percent"),
+              ({"window": "day", "limit_usd": "1", "soft_percent": [True]}, "invalid_request", ".soft_percent"),
+          )],
+        ("teams", {"id": "x", "budgets": {}}, (400, "invalid_request", "budgets")),
+        ("teams", {"id": "x", "budgets": [BUDGET, BUDGET]}, (400, "invalid_request", "budgets")),
+    ],
+)  # fmt: skip
+def test_a_wrong_body_names_its_field(
+    admin: Admin, path: str, body: dict[str, Any], expected: tuple[int, str, str | None]
+) -> None:
+    """And creates nothing: a limit that is accepted must hold, so what is not understood is not accepted."""
+    admin.http.post("/admin/v1/teams", json={"id": "research"})
+    assert expected == refused(admin.http.post(f"/admin/v1/{path}", json=body))
+    assert 404 == admin.http.get(f"/admin/v1/{path}/x").status_code
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b"", "invalid_json"), (b"[]", "invalid_json"), (b'{"id":', "invalid_json"), (b'{"id":"x","id":"y"}', "duplicate_key"),
+     (b'{"id":"x","name":"\\ud800"}', "invalid_json"), (b'{"id":"x","name":"\xff"}', "invalid_json")],
+)  # fmt: skip
+def test_a_body_that_is_no_json_object_is_refused(admin: Admin, body: bytes, code: str) -> None:
+    """By the same strict reading as the data plane's."""
+    assert (400, code) == refused(admin.http.post("/admin/v1/teams", content=body))[:2]
+
+
+def test_a_body_is_bounded(admin: Admin) -> None:
+    """One MiB is more than any scope needs."""
+    assert (413, "request_too_large", None) == refused(admin.http.post("/admin/v1/teams", content=b" " * (1 << 21)))
+
+
+@pytest.mark.parametrize("path", ["teams", "users", "keys"])
+def test_an_id_is_given_once(admin: Admin, path: str) -> None:
+    """A second POST is 409 and changes nothing; an SDK does not try it again."""
+    admin.http.post("/admin/v1/teams", json={"id": "twice"})
+    body = {"id": "twice", "name": "first"} | ({} if path == "teams" else {"team": "twice"})
+    admin.http.post(f"/admin/v1/{path}", json=body)
+    before = admin.get(f"/{path}/twice")
+    again = admin.http.post(f"/admin/v1/{path}", json={**body, "name": "second"})
+    assert (409, "already_exists", "id") == refused(again)
+    assert "false" == again.headers["x-should-retry"]
+    assert before == admin.get(f"/{path}/twice")
+
+
+def test_a_key_belongs_to_a_user_of_its_own_team(admin: Admin) -> None:
+    """Else one team's user would spend another team's money."""
+    admin.key("home", "resident")
+    admin.post("/teams", {"id": "away"})
+    stranger = admin.http.post("/admin/v1/keys", json={"team": "away", "user": "resident"})
+    assert (400, "invalid_request", "user") == refused(stranger)
+
+
+def test_patch_changes_what_it_names(admin: Admin) -> None:
+    """The rest stays; null takes a list of models and an expiry away; what was spent is not touched."""
+    key = admin.key("patched", expires_at="2999-01-01T07:00:00+07:00", models=["gpt-4o"], name="old")
+    assert "2999-01-01T00:00:00Z" == key["expires_at"]
+    path = f"/keys/{key['id']}"
+    changed = admin.patch(path, {"name": "new", "budgets": [BUDGET]})
+    assert ("new", ["gpt-4o"], "2999-01-01T00:00:00Z") == (changed["name"], changed["models"], changed["expires_at"])
+    freed = admin.patch(path, {"models": None, "expires_at": None, "budgets": []})
+    assert (None, None, []) == (freed.get("models"), freed["expires_at"], freed["budgets"])
+    assert freed == admin.patch(path, {})
+
+
+@pytest.mark.parametrize("field", ["id", "org", "team", "user"])
+def test_patch_refuses_what_never_changes(admin: Admin, field: str) -> None:
+    """A key that moved to another team would take its history along."""
+    key = admin.key("fixed", "fixed-user")
+    response = admin.http.patch(f"/admin/v1/keys/{key['id']}", json={field: "fixed"})
+    assert (400, "invalid_request", field) == refused(response)
+
+
+@pytest.mark.parametrize("field", ["revoked_at", "created_at", "key", "spent_usd", "limits"])
+def test_patch_takes_no_other_field(admin: Admin, field: str) -> None:
+    """Least of all one that would bring a revoked key back."""
+    key = admin.key("fixed")
+    response = admin.http.patch(f"/admin/v1/keys/{key['id']}", json={field: None})
+    assert 400 == response.status_code
+    assert field == refused(response)[2]
+
+
+def test_what_is_not_there_is_404(admin: Admin) -> None:
+    """For every verb; a path that is none, and a method that is none, answer in the same shape."""
+    http = admin.http
+    assert (404, "not_found") == refused(http.get("/admin/v1/teams/nobodys"))[:2]
+    assert (404, "not_found") == refused(http.patch("/admin/v1/teams/nobodys", json={}))[:2]
+    assert (404, "not_found") == refused(http.post("/admin/v1/keys/nobodys/revoke"))[:2]
+    assert (404, "not_found") == refused(http.get("/admin/v2/teams"))[:2]
+    assert (405, "method_not_allowed") == refused(http.put("/admin/v1/teams/nobodys", json={}))[:2]
+    assert (400, "invalid_request") == refused(http.get("/admin/v1/teams/UPPER"))[:2]
+    assert (405, "method_not_allowed") == refused(http.delete("/admin/v1/teams/nobodys"))[:2]
+
+
+def call(gateway: Process, secret: str) -> tuple[int, str]:
+    """A chat call that is refused by its key's state before it is ever read."""
+    response = httpx.post(f"{gateway.url}/api/chat-completions/", json=chat(model="none"), headers=bearer(secret))
+    return response.status_code, response.json()["error"]["code"]
+
+
+def test_blocking_stops_the_next_call_and_unblocking_lets_it_through(admin: Admin, gateway: Process) -> None:
+    """At each level, at once; the gateway that answers has the key's owner cached."""
+    key = admin.key("blocks", "blocks-user")
+    assert (404, "model_not_found") == call(gateway, key["key"])
+    for path in ("/teams/blocks", "/users/blocks-user", f"/keys/{key['id']}"):
+        assert admin.post(f"{path}/block")["blocked"]
+        assert (403, "scope_blocked") == call(gateway, key["key"])
+        assert not admin.post(f"{path}/unblock")["blocked"]
+        assert (404, "model_not_found") == call(gateway, key["key"])
+
+
+@pytest.mark.parametrize("verb", ["POST", "DELETE"])
+def test_a_revoked_key_is_dead_for_good(admin: Admin, gateway: Process, verb: str) -> None:
+    """At its next call; revoking twice keeps the first time, and no other verb brings it back."""
+    key = admin.key("revokes")
+    path = f"/keys/{key['id']}"
+    url = f"/admin/v1{path}/revoke" if verb == "POST" else f"/admin/v1{path}"
+    revoked_at = admin.http.request(verb, url).json()["revoked_at"]
+    assert revoked_at
+    assert (401, "invalid_api_key") == call(gateway, key["key"])
+    assert revoked_at == admin.http.request(verb, url).json()["revoked_at"]
+    admin.post(f"{path}/unblock")
+    admin.patch(path, {"expires_at": None, "blocked": False})
+    assert (401, "invalid_api_key") == call(gateway, key["key"])
+
+
+def test_an_expired_key_says_so(admin: Admin, gateway: Process) -> None:
+    """The administrator can give it more time."""
+    key = admin.key("expires", expires_at="2020-01-01T00:00:00Z")
+    assert (401, "expired_api_key") == call(gateway, key["key"])
+    admin.patch(f"/keys/{key['id']}", {"expires_at": "2999-01-01T00:00:00Z"})
+    assert (404, "model_not_found") == call(gateway, key["key"])
+
+
+def test_pages_hold_each_scope_once(admin: Admin) -> None:
+    """By id; the last page has no cursor, and a limit that is none is refused."""
+    for number in range(5):
+        admin.post("/teams", {"id": f"page-{number}"})
+    ids, cursor = [], ""
+    while cursor is not None:
+        page = admin.get("/teams", limit="2", cursor=cursor)
+        ids += [team["id"] for team in page["data"]]
+        cursor = page["next_cursor"]
+    assert sorted(set(ids)) == ids
+    assert {f"page-{number}" for number in range(5)} <= set(ids)
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "1e2", "", "ten", "00000019999", "\u0661", "9" * 5000])
+def test_a_wrong_limit_is_refused(admin: Admin, limit: str) -> None:
+    """At most 1,000 a page, however it is spelled."""
+    for path in ("teams", "ledger", "holds"):
+        response = admin.http.get(f"/admin/v1/{path}", params={"limit": limit})
+        assert (400, "invalid_request", "limit") == refused(response)
+
+
+def test_a_query_that_is_not_known_is_refused(admin: Admin) -> None:
+    """A filter that is misspelled must not answer with everything."""
+    assert (400, "invalid_request", "tema") == refused(admin.http.get("/admin/v1/keys?tema=x"))
+    assert (400, "invalid_request") == refused(admin.http.get("/admin/v1/keys?limit=1&limit=2"))[:2]
+    assert (403, "permission_denied", "org") == refused(admin.http.get("/admin/v1/keys?org=other"))
+
+
+ROUTES = [
+    *[("GET", path, "read") for path in ("teams", "users", "keys", "usage", "ledger", "holds")],
+    *[("GET", f"{path}/roles", "read") for path in ("teams", "users", "keys")],
+    *[("POST", path, "write") for path in ("teams", "users", "keys")],
+    *[("PATCH", f"{path}/roles", "write") for path in ("teams", "users", "keys")],
+    *[("POST", f"{path}/roles/{verb}", "write") for path in ("teams", "users", "keys") for verb in ("block", "unblock")],
+    ("POST", "keys/roles/revoke", "write"),
+    ("DELETE", "keys/roles", "write"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["member", "team_admin", "auditor", "admin"])
+def test_roles_open_what_is_theirs_and_nothing_else(admin: Admin, gateway: Process, role: str) -> None:
+    """Default deny: a member's key opens no door of the control plane, an auditor's none that writes."""
+    admin.key("roles", "roles")
+    admin.http.post("/admin/v1/keys", json={"id": "roles", "team": "roles"})
+    secret = admin.key("officers", role=role)["key"]
+    allowed = {"admin": {"read", "write"}, "auditor": {"read"}}.get(role, set())
+    with httpx.Client(base_url=gateway.url, headers=bearer(secret)) as http:
+        for method, path, right in ROUTES:
+            body = {"json": {}} if method in ("POST", "PATCH") else {}
+            response = http.request(method, f"/admin/v1/{path}", **body)  # type: ignore[arg-type]
+            if right in allowed:
+                assert 403 != response.status_code, (method, path)
+            else:
+                assert (403, "permission_denied", None) == refused(response), (method, path)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, "missing_api_key"),
+        ({"authorization": ""}, "missing_api_key"),
+        ({"authorization": "Basic c2stYWRtaW4tZm9yLXRlc3Rz"}, "missing_api_key"),
+        ({"authorization": "Bearer"}, "missing_api_key"),
+        ({"authorization": "Bearer sk-admin-for-test"}, "invalid_api_key"),
+        ({"authorization": "Bearer sk-admin-for-testss"}, "invalid_api_key"),
+        ({"authorization": "Bearer SK-ADMIN-FOR-TESTS"}, "invalid_api_key"),
+        ({"authorization": "Bearer sk-upstream-for-tests"}, "invalid_api_key"),
+        ({"authorization": f"Bearer {make_sub_key('default', 'x' * 40)}"}, "invalid_api_key"),
+        ({"authorization": f"Bearer {make_sub_key('other', 'x' * 40)}"}, "invalid_api_key"),
+        ({"authorization": b"Bearer \xff\xfe"}, "invalid_api_key"),
+        ({"x-api-key": "nonsense"}, "invalid_api_key"),
+    ],
+)
+def test_without_a_right_key_no_door_opens(gateway: Process, headers: dict[str, str], code: str) -> None:
+    """Each door of the control plane, and the caller's own page."""
+    for method, path, _ in ROUTES:
+        response = httpx.request(method, f"{gateway.url}/admin/v1/{path}", headers=headers)
+        assert (401, code) == refused(response)[:2]
+    assert (401, code) == refused(httpx.get(f"{gateway.url}/v1/me", headers=headers))[:2]
+
+
+def test_a_role_ends_with_its_key(admin: Admin, gateway: Process) -> None:
+    """A blocked or revoked administrator's sub-key opens nothing any more."""
+    key = admin.key("former", role="admin")
+    with httpx.Client(base_url=gateway.url, headers=bearer(key["key"])) as http:
+        assert 200 == http.get("/admin/v1/teams").status_code
+        admin.post("/teams/former/block")
+        assert (403, "scope_blocked") == refused(http.get("/admin/v1/teams"))[:2]
+        admin.post("/teams/former/unblock")
+        admin.post(f"/keys/{key['id']}/revoke")
+        assert (401, "invalid_api_key") == refused(http.get("/admin/v1/teams"))[:2]
