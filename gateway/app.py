@@ -143,6 +143,7 @@ class Gateway:
             id=DEFAULT_ORG,
             created_at_ms=now_ms,
             timezone=self._settings.timezone,
+            first_weekday=self._settings.first_weekday,
         )
         await ensure_organisation(self._scopes, organisation)
 

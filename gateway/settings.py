@@ -61,9 +61,9 @@ class Settings:
     """A bearer token that opens /metrics beside the administrator's key."""
 
     timezone: str = "UTC"
-    """IANA name of the zone whose midnights bound days, weeks and months; fixed once there are books."""
+    """IANA name of the zone whose midnights bound days, weeks and months; fixed by the first start."""
     first_weekday: str = "monday"
-    """The day a week's budget begins."""
+    """The day a week's budget begins; fixed by the first start."""
 
     lease_s: float = 30
     """How long a hold stands without being renewed."""

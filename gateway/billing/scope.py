@@ -11,7 +11,8 @@ class ScopeSettings:
     """Settings of an organisation, team, user or key. `models` None allows every model that has a price.
 
     `team` is set for users and keys, `user` for keys that belong to one; neither ever changes. `role`,
-    `expires_at_ms` (0 = never) and `revoked_at_ms` (0 = not) belong to keys.
+    `expires_at_ms` (0 = never) and `revoked_at_ms` (0 = not) belong to keys. `timezone` and `first_weekday`
+    belong to organisations: by them all their windows turn, so they never change either.
     """
 
     kind: ScopeKind
@@ -27,6 +28,7 @@ class ScopeSettings:
     revoked_at_ms: int = 0
     created_at_ms: int = 0
     timezone: str = ""
+    first_weekday: str = "monday"
 
     @property
     def scope(self) -> Scope:

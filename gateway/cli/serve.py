@@ -16,6 +16,7 @@ import uvicorn
 from gateway.app import Gateway
 from gateway.cli.errors import CommandError
 from gateway.settings import Settings, SettingsError, load_prices, load_settings
+from gateway.store.connection import UnfitRedis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError
 
 log = logging.getLogger("gateway.serve")
@@ -50,7 +51,7 @@ def serve(environ: Mapping[str, str]) -> int:
             embedded.start()
         gateway = Gateway(settings, prices, admin_key, embedded.url if embedded else settings.redis_url)
         return _run(gateway, settings, embedded)
-    except (EmbeddedRedisError, ValueError) as error:
+    except (EmbeddedRedisError, UnfitRedis) as error:
         raise CommandError(str(error)) from None
     finally:
         if embedded is not None:

@@ -14,24 +14,28 @@ _CONNECT_TIMEOUT_S = 2.0
 
 
 class UnfitRedis(RuntimeError):
-    """The server answers but must not be used; the text says why and what to change."""
+    """The server cannot be used; the text says why and what to change."""
 
 
 def open_redis(url: str, timeout_s: float) -> Redis:
     """A client that never retries on its own: a command whose answer was lost may have been applied.
 
-    Raises ValueError: the URL is of a form this version does not know.
+    Raises UnfitRedis: the URL is of a form this version does not know.
     """
     if not url.startswith(_SCHEMES):
-        raise ValueError(f"REDIS_URL must begin with one of {', '.join(_SCHEMES)}")
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=_CONNECTIONS_MAX,
-        timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout_s,
-        socket_connect_timeout=_CONNECT_TIMEOUT_S,
-    )
+        raise UnfitRedis(f"REDIS_URL must begin with one of {', '.join(_SCHEMES)}")
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS_MAX,
+            timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+        )
+    except ValueError:
+        # Its text may repeat the URL, and that may hold a password.
+        raise UnfitRedis("REDIS_URL cannot be read; a right one is redis://user:password@host:6379/0") from None
     return Redis.from_pool(pool)  # it owns the pool: closing the client closes every connection
 
 

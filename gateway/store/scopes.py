@@ -151,21 +151,27 @@ class Principals:
         return principal
 
 
+class BooksMismatch(RuntimeError):
+    """The settings contradict the books; the text says which, and what to set back."""
+
+
 async def ensure_organisation(scopes: Scopes, settings: ScopeSettings) -> None:
     """Create the organisation at the first start.
 
-    Raises ValueError: it exists with another time zone. Its windows are local midnights, so a change would
-    reset budgets in the middle of a month.
+    Raises BooksMismatch: it exists with another time zone or first day of the week. Its windows begin at local
+    midnights, so a change would reset budgets in the middle of a month or a week.
     """
     try:
         await scopes.create(settings.id, settings)
     except AlreadyExists:
         stored, _ = await scopes.get(settings.id, settings.scope)
-        if stored.timezone != settings.timezone:
-            raise ValueError(
-                f"organisation {settings.id} keeps its books in {stored.timezone}, but the setting timezone is "
-                f"{settings.timezone}; set it back: budgets already count in windows of the old zone"
-            ) from None
+        for setting in ("timezone", "first_weekday"):
+            kept, given = getattr(stored, setting), getattr(settings, setting)
+            if kept != given:
+                raise BooksMismatch(
+                    f"organisation {settings.id} keeps its books with {setting} {kept}, but the setting says {given}; "
+                    "set it back: its budgets already count in windows of the old one"
+                ) from None
 
 
 def _put_args(replaces: bytes, settings: ScopeSettings, binds_secret: bool) -> list[Argument]:

@@ -64,6 +64,7 @@ def settings_json(settings: ScopeSettings) -> dict[str, object]:
         out["revoked_at"] = instant(settings.revoked_at_ms) if settings.revoked_at_ms else None
     if settings.kind == "organisation":
         out["timezone"] = settings.timezone
+        out["first_weekday"] = settings.first_weekday
     out["budgets"] = [budget_json(budget) for budget in settings.budgets]
     if settings.models is not None:
         out["models"] = list(settings.models)
@@ -106,6 +107,7 @@ def stored_settings(kind: ScopeKind, stored: Mapping[str, object]) -> ScopeSetti
         revoked_at_ms=_stored_instant(stored.get("revoked_at")),
         created_at_ms=_stored_instant(stored["created_at"]),
         timezone=cast(str, stored.get("timezone", "")),
+        first_weekday=cast(str, stored.get("first_weekday", "monday")),
     )
 
 

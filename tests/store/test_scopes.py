@@ -10,7 +10,7 @@ from gateway.billing.budget import WINDOWS, Budget
 from gateway.billing.errors import AlreadyExists, NotFound
 from gateway.billing.principal import Principal, Scope, digest_of
 from gateway.billing.scope import ScopeSettings
-from gateway.store.scopes import Principals, ensure_organisation
+from gateway.store.scopes import BooksMismatch, Principals, ensure_organisation
 from tests.store.bench import AN, BY_NOTEBOOK, NOTEBOOK, ORG, RED, SCOPES, Bench, capture
 
 FULL = ScopeSettings(
@@ -189,12 +189,15 @@ def test_states_are_read_outermost_first(bench: Bench) -> None:
 
 
 def test_an_organisation_is_made_once_and_keeps_its_zone(bench: Bench) -> None:
-    """Its windows are local midnights: another zone would reset budgets in the middle of a month."""
-    fresh = ScopeSettings("organisation", "fresh", timezone="Asia/Ho_Chi_Minh")
+    """Its windows are local midnights: another zone would reset budgets in the middle of a month, another first day
+    in the middle of a week."""
+    fresh = ScopeSettings("organisation", "fresh", timezone="Asia/Ho_Chi_Minh", first_weekday="sunday")
     for _ in range(2):
         bench.run(ensure_organisation(bench.scopes, fresh))
-    with pytest.raises(ValueError, match="Asia/Ho_Chi_Minh"):
+    with pytest.raises(BooksMismatch, match="Asia/Ho_Chi_Minh"):
         bench.run(ensure_organisation(bench.scopes, replace(fresh, timezone="UTC")))
+    with pytest.raises(BooksMismatch, match="sunday"):
+        bench.run(ensure_organisation(bench.scopes, replace(fresh, first_weekday="monday")))
 
 
 def test_a_key_without_limits_says_so(bench: Bench) -> None:
