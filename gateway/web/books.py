@@ -29,6 +29,7 @@ _DETAILS = ("model", "kind")
 _GRAINS = ("day", "month", "hour")
 _SCANNED_MAX = 20_000
 _DAYS_MAX = 800
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
@@ -129,19 +130,15 @@ class Books:
         return from_ms, to_ms
 
     def _border(self, text: str, param: str, *, after: bool) -> int:
+        if not _DATE.fullmatch(text):
+            return instant_ms(text, param)
         try:
-            day = date.fromisoformat(text) if len(text) == 10 else None
+            day = date.fromisoformat(text)
         except ValueError:
-            day = None
-        earliest, latest = date(1971, 1, 1), date(9000, 1, 1)
-        if day is None:
-            at_ms = instant_ms(text, param)
-            in_range = self._calendar.midnight_ms(earliest) <= at_ms <= self._calendar.midnight_ms(latest)
-        elif in_range := earliest <= day <= latest:
-            at_ms = self._calendar.midnight_ms(day + timedelta(days=1) if after else day)
-        if not in_range:
-            raise InvalidRequest(f"{param} is out of range.", param=param)
-        return at_ms
+            raise InvalidRequest(f"{param} is a date that the calendar does not have.", param=param) from None
+        if not date(1971, 1, 1) <= day < date(9000, 1, 1):
+            raise InvalidRequest(f"{param} must be a date between the years 1971 and 9000.", param=param)
+        return self._calendar.midnight_ms(day + timedelta(days=1) if after else day)
 
 
 def grouping(text: str) -> tuple[str, ...]:

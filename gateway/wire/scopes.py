@@ -4,6 +4,7 @@ Unknown fields are refused by name. What this version does not enforce yet (`lim
 too: a limit that is accepted must hold.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,9 +27,10 @@ _FIXED: Mapping[ScopeKind, tuple[str, ...]] = {
 _NAME_CHARS_MAX = 200
 _MODELS_MAX = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _EARLIEST_MS = 31_536_000_000
-_LATEST_MS = 253_402_300_799_999
-"""1971 to 9999: what can be written as an instant again, and is not 0, which stands for never."""
+_LATEST_MS = 221_845_392_000_000
+"""1971 to 9000: not 0, which stands for never, and windows around it stay within what a calendar can say."""
 
 
 def new_settings(kind: ScopeKind, fields: Mapping[str, object], *, default_id: str = "") -> ScopeSettings:
@@ -112,18 +114,20 @@ def stored_settings(kind: ScopeKind, stored: Mapping[str, object]) -> ScopeSetti
 
 
 def instant_ms(text: object, param: str) -> int:
-    """Read an RFC 3339 instant as milliseconds. Raises InvalidRequest: not one, without an offset, or out of range."""
+    """Read an RFC 3339 instant as milliseconds; what is finer is cut off.
+
+    Raises InvalidRequest: not one, without an offset, or not from 1971-01-01 to 9000-01-01 (UTC).
+    """
     try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+        at_ms = _milliseconds(text) if isinstance(text, str) and _RFC_3339.fullmatch(text) else None
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+        at_ms = None
+    if at_ms is None:
         raise InvalidRequest(
             f"{param} must be an RFC 3339 instant with its offset, such as 2026-12-01T00:00:00Z.", param=param
         )
-    at_ms = round(moment.timestamp() * 1000)
     if not _EARLIEST_MS <= at_ms <= _LATEST_MS:
-        raise InvalidRequest(f"{param} must be an instant between the years 1971 and 9999.", param=param)
+        raise InvalidRequest(f"{param} must be an instant between the years 1971 and 9000.", param=param)
     return at_ms
 
 
@@ -237,7 +241,11 @@ def _soft_percent(value: object, where: str) -> tuple[int, ...]:
 
 def _stored_instant(text: object) -> int:
     """Exactly what `instant` wrote, whatever range is accepted today."""
-    return (datetime.fromisoformat(cast(str, text)) - _EPOCH) // timedelta(milliseconds=1) if text else 0
+    return _milliseconds(cast(str, text)) if text else 0
+
+
+def _milliseconds(text: str) -> int:
+    return (datetime.fromisoformat(text.upper()) - _EPOCH) // timedelta(milliseconds=1)
 
 
 _READERS = {
