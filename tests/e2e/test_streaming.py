@@ -79,7 +79,7 @@ def serving(stack: Stack) -> Iterator[Serving]:
     gateway = stack.gateway(
         upstream_connections_max=str(CONNECTIONS_MAX),
         upstream_connect_timeout_s="1",
-        drain_s="1",
+        drain_s="2",
         client_write_timeout_s="0.3",
     )
     admin = Admin(gateway.url)
@@ -207,7 +207,7 @@ def test_an_upstream_that_breaks_off_ends_in_an_error_event(serving: Serving, fa
     error = json.loads(last)["error"]
     assert (200, "upstream_error", "upstream_error") == (actual.status, error["type"], error["code"])
     assert b"[DONE]" not in actual.body
-    assert before
+    assert before.endswith(b"\n\n"), "the error event must stand apart from a line that was cut in half"
     assert actual.body.endswith(b"\n\n")
     assert len(whole) > len(actual.body) > 0
     entry, line = serving.entry(actual.request_id), serving.bill_line(actual.request_id)

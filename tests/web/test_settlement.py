@@ -1,0 +1,140 @@
+"""What owes a posting is never left behind, and never alarms without a cause."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.ledger import RELEASE, Posting
+from gateway.billing.principal import Principal
+from gateway.store.jobs import Jobs
+from gateway.store.ledger import HoldRequest, Ledger, Settled
+from gateway.web.settlement import Ending, Settlements, Tasks
+
+HOLD = HoldRequest("h", "r", Principal("o", "t", None, "k"), "chat", "gpt-4o", 100, "v")
+CHARGE = Posting("capture", 42)
+
+
+class ScriptedLedger:
+    """Answers settlements by the list it is given: a result, or a fault to raise."""
+
+    def __init__(self, *answers: Settled | Exception, before: Callable[[], None] = lambda: None) -> None:
+        self._answers = list(answers)
+        self._before = before
+        self.postings: list[Posting] = []
+
+    async def settle(self, _hold: HoldRequest, posting: Posting) -> Settled:
+        await asyncio.sleep(0)
+        self.postings.append(posting)
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def settlements(ledger: ScriptedLedger, tasks: Tasks) -> Settlements:
+    return Settlements(cast(Ledger, ledger), cast(Jobs, None), tasks)
+
+
+def test_waiting_for_tasks_waits_for_those_they_start() -> None:
+    """A call that ends during the shutdown starts its settlement then: it must be waited for as well."""
+
+    async def scenario() -> list[str]:
+        tasks, done = Tasks(), []
+
+        async def settlement() -> None:
+            await asyncio.sleep(0.02)
+            done.append("settled")
+
+        async def call() -> None:
+            await asyncio.sleep(0.01)
+            tasks.start(settlement())
+            done.append("call ended")
+
+        tasks.start(call())
+        assert 0 == await tasks.finished(10)
+        return done
+
+    assert ["call ended", "settled"] == asyncio.run(scenario())
+
+
+def test_waiting_for_tasks_ends_with_its_time() -> None:
+    """A ledger that stays away must not keep the process for ever; how many are left is told."""
+
+    async def scenario() -> int:
+        tasks = Tasks()
+        stuck = tasks.start(asyncio.Event().wait())
+        left = await tasks.finished(0.01)
+        stuck.cancel()
+        return left
+
+    assert 1 == asyncio.run(scenario())
+
+
+def test_a_deadline_is_only_ever_brought_forward() -> None:
+    """A client that leaves while the gateway shuts down must not win its stream another minute."""
+
+    async def scenario() -> None:
+        tasks, ended = Tasks(), False
+        try:
+            async with tasks.unless_hurried() as deadline:
+                tasks.hurry()
+                deadline.at_most(60)
+                await asyncio.Event().wait()
+        except TimeoutError:
+            ended = True
+        assert ended
+        deadline.at_most(60)  # after its end it does nothing
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+@pytest.mark.parametrize("fault", [LedgerUnavailable("away"), RuntimeError("a fault of ours")])
+def test_a_settlement_is_sent_until_it_is_answered(fault: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """No fault, known or not, may drop a charge; a lost reply is no alarm."""
+    ledger = ScriptedLedger(fault, Settled(changed=False, posted_nano_usd=42))
+
+    async def scenario() -> int:
+        owed = settlements(ledger, Tasks())
+        task = owed.settle(HOLD, CHARGE)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        in_between = owed.owed
+        await task
+        assert 0 == owed.owed
+        return in_between
+
+    with caplog.at_level(logging.ERROR, "gateway.settlement"):
+        assert 1 == asyncio.run(scenario())
+    assert [CHARGE, CHARGE] == ledger.postings
+    assert [] == [record for record in caplog.records if "not posted" in record.message]
+
+
+@pytest.mark.parametrize("posted", [None, 7])
+def test_a_charge_that_stands_in_no_ledger_is_told(posted: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Redis lost the hold, or it ended at another amount: someone must look."""
+    ledger = ScriptedLedger(Settled(changed=False, posted_nano_usd=posted))
+
+    async def scenario() -> None:
+        await settlements(ledger, Tasks()).settle(HOLD, CHARGE)
+
+    with caplog.at_level(logging.ERROR, "gateway.settlement"):
+        asyncio.run(scenario())
+    assert [f"hold h: 42 nano-USD are not posted; the ledger has {posted}"] == [r.message for r in caplog.records]
+
+
+def test_a_hold_ends_once_by_whoever_posts_first() -> None:
+    """Later postings of the same call are ignored, whatever path they come from."""
+    ledger = ScriptedLedger(Settled(changed=True, posted_nano_usd=42))
+
+    async def scenario() -> Posting | None:
+        ending = Ending(settlements(ledger, Tasks()), HOLD, 1)
+        await ending.post(CHARGE)
+        await ending.post(RELEASE)
+        return ending.posting
+
+    assert CHARGE == asyncio.run(scenario())
+    assert [CHARGE] == ledger.postings
