@@ -110,7 +110,7 @@ def test_a_key_that_was_good_a_moment_ago_is_dead_at_once(passage: Door) -> None
 
 def test_a_key_expires_by_itself(door: Door) -> None:
     """By Redis's clock, with nobody touching it."""
-    made = door.admin.key("changing", expires_at=at(seconds=2))
+    made = door.admin.key("changing", expires_at=at(seconds=3))
     assert (404, "model_not_found") == refusal(door.chat(made["key"], chat(model="gpt-5")))
     until(lambda: door.chat(made["key"], chat(model="gpt-5")).status == 401)
     assert (401, "expired_api_key") == refusal(door.chat(made["key"]))
