@@ -2,7 +2,7 @@
 
 Every setting stands once, in `Settings`, with its default and its meaning. In `config/gateway.toml` it has the same
 name; in the environment it is `GATEWAY_` and the name in capitals, which wins over the file. Those
-that are known by other names stand in `_ENVIRONMENT_NAMES`.
+that are better known by other names stand in `_ENVIRONMENT_NAMES`; they go by either.
 """
 
 import logging
@@ -132,6 +132,7 @@ _ENVIRONMENT_NAMES = {
 _CLIENT_VARIABLES = {"GATEWAY_CONFIG", "GATEWAY_URL", "GATEWAY_KEY"}
 """Known variables that are no settings: where the file is, and what our command line and examples read."""
 _SECRETS = {"upstream_api_key", "admin_key", "metrics_token"}
+_ADMIN_KEY_CHARS_MIN = 16
 _LEAST = {
     "workers": 1,
     "upstream_connections_max": 1,
@@ -153,7 +154,11 @@ _MOST = {
 
 def environment_name(setting: str) -> str:
     """How a setting is called in the environment."""
-    return _ENVIRONMENT_NAMES.get(setting, f"GATEWAY_{setting.upper()}")
+    return _ENVIRONMENT_NAMES.get(setting, _gateway_name(setting))
+
+
+def _gateway_name(setting: str) -> str:
+    return f"GATEWAY_{setting.upper()}"
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -201,7 +206,7 @@ def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     kinds = get_type_hints(Settings)
-    by_variable = {environment_name(name): name for name in kinds}
+    by_variable = {variable: name for name in kinds for variable in (environment_name(name), _gateway_name(name))}
     values = {}
     for variable, text in environ.items():
         name = by_variable.get(variable)
@@ -209,6 +214,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             _refuse_unknown(variable, text)
         elif _is_service_link(text) and name in ("host", "port"):
             log.warning("%s=%s is what Kubernetes injects for a service; ignored", variable, text)
+        elif environ.get(environment_name(name), text) != environ.get(_gateway_name(name), text):
+            raise SettingsError(f"{environment_name(name)} and {_gateway_name(name)} differ; set one of them")
         else:
             values[name] = _parsed(name, text, kinds[name], variable)
     return values
@@ -285,8 +292,19 @@ def _check(settings: Settings) -> None:
     for name in ("chat_path", "image_path", "job_path"):
         if not getattr(settings, name).startswith("/"):
             raise SettingsError(f"{name} must begin with a slash")
-    if not settings.upstream_api_key.isascii() or not settings.upstream_api_key.isprintable():
-        raise SettingsError("MINITOOLAI_API_KEY must be plain text on one line")
+    _check_secrets(settings)
+
+
+def _check_secrets(settings: Settings) -> None:
+    """Keys travel in headers, so they are visible ASCII; no message repeats one."""
+    for name in sorted(_SECRETS):
+        secret = getattr(settings, name)
+        if not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise SettingsError(f"{environment_name(name)} must be plain text on one line, without any space")
+    if settings.admin_key and len(settings.admin_key) < _ADMIN_KEY_CHARS_MIN:
+        raise SettingsError(
+            f"GATEWAY_ADMIN_KEY must have at least {_ADMIN_KEY_CHARS_MIN} characters: whoever guesses it owns the books"
+        )
 
 
 def _is_http_url(text: str) -> bool:

@@ -65,6 +65,18 @@ def test_every_setting_has_a_name_in_the_environment() -> None:
     assert len(fields(Settings)) == len(names)
 
 
+@pytest.mark.parametrize("name", ["upstream_api_key", "upstream_base_url", "redis_url"])
+def test_every_setting_can_be_given_by_its_gateway_name(config: Path, name: str) -> None:
+    """Also those with another name; where both are given they must agree, and no value is repeated."""
+    text = "https://made-up.example"
+    ours, known = f"GATEWAY_{name.upper()}", environment_name(name)
+    for environ in ({ours: text}, {known: text}, {ours: text, known: text}):
+        assert text == getattr(load_settings({"GATEWAY_CONFIG": str(config), **environ}), name)
+    with pytest.raises(SettingsError, match=f"{known} and {ours} differ") as refused:
+        load_settings({"GATEWAY_CONFIG": str(config), ours: text, known: "https://other.example"})
+    assert "example" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("variable", "text", "says"),
     [
@@ -102,6 +114,12 @@ def test_every_setting_has_a_name_in_the_environment() -> None:
         ("GATEWAY_JOB_ABANDON_S", "172801", "GATEWAY_JOB_ABANDON_S (job_abandon_s) must be at most 172800"),
         ("GATEWAY_CHAT_PATH", "api/chat", "chat_path must begin with a slash"),
         ("MINITOOLAI_API_KEY", SECRET + "\n", "MINITOOLAI_API_KEY must be plain text on one line"),
+        ("MINITOOLAI_API_KEY", SECRET + " ", "without any space"),
+        ("MINITOOLAI_API_KEY", " " + SECRET, "without any space"),
+        ("GATEWAY_UPSTREAM_API_KEY", SECRET + " twice", "MINITOOLAI_API_KEY must be plain text on one line"),
+        ("GATEWAY_ADMIN_KEY", "sk-admin-fifteen"[:15], "GATEWAY_ADMIN_KEY must have at least 16 characters"),
+        ("GATEWAY_ADMIN_KEY", SECRET + " with a space", "GATEWAY_ADMIN_KEY must be plain text on one line"),
+        ("GATEWAY_METRICS_TOKEN", "träge", "GATEWAY_METRICS_TOKEN must be plain text on one line"),
         ("MINITOOLAI_API_KEY", SECRET + "é", "MINITOOLAI_API_KEY must be plain text on one line"),
     ],
 )
