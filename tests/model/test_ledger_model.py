@@ -182,7 +182,7 @@ def test_the_ledger_does_what_its_model_does(redis_url: str) -> None:
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=100,
+                max_examples=80,
                 stateful_step_count=20,
                 deadline=None,
                 database=None,

@@ -141,7 +141,7 @@ class Bench:
         return self.run(self.ledger.admit(request))
 
     def settle(self, request: HoldRequest, posting: Posting = RELEASE) -> bool:
-        return self.run(self.ledger.settle(request, posting))
+        return self.run(self.ledger.settle(request, posting)).changed
 
     def submitted_job(self, cost_nano_usd: int, who: Principal = BY_NOTEBOOK, jobid: str = "1") -> Job:
         """An image job, charged and bound to its owner."""
