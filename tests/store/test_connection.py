@@ -71,7 +71,9 @@ def test_a_redis_that_is_not_there_is_unfit(tmp_path: Path) -> None:
         asyncio.run(checked(f"unix://{tmp_path}/nobody.sock"))
 
 
-@pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis:/localhost", "redis://:secret@host:port"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:6379", "http://localhost", "redis:/localhost", "redis://:secret@host:port"]
+)
 def test_a_url_of_another_form_is_refused(url: str) -> None:
     """The text says which forms there are, and repeats no URL: it may hold a password."""
     with pytest.raises(UnfitRedis, match="redis://") as refused:
