@@ -140,6 +140,15 @@ class AlreadyExists(GatewayError):
     should_retry = False
 
 
+class PreconditionFailed(GatewayError):
+    """What a change was made from is no longer so: nothing was changed, and trying again may well succeed."""
+
+    status = 412
+    type = "invalid_request_error"
+    code = "precondition_failed"
+    should_retry = True
+
+
 class RequestTooLarge(GatewayError):
     status = 413
     type = "invalid_request_error"

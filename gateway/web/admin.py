@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.billing.budget import Calendar, Spans, instant
-from gateway.billing.errors import AlreadyExists, InvalidRequest, PermissionDenied
+from gateway.billing.errors import InvalidRequest, PermissionDenied, PreconditionFailed
 from gateway.billing.money import format_usd
 from gateway.billing.principal import (
     SCOPE_ID,
@@ -79,7 +79,8 @@ class ScopeResource:
 
     async def _create(self, request: Request, caller: Caller) -> Response:
         fields = await json_fields(request)
-        _own_org(fields.get("org", caller.org), caller)
+        org = fields.get("org")
+        _own_org(caller.org if org is None else org, caller)
         default_id = f"key-{secrets.token_hex(6)}" if self._kind == "key" else ""
         settings = new_settings(self._kind, fields, default_id=default_id)
         settings = replace(settings, created_at_ms=await self._scopes.now_ms())
@@ -136,7 +137,10 @@ class ScopeResource:
             stored = await self._scopes.read(caller.org, scope)
             if await self._scopes.replace(caller.org, stored, change(stored.settings)):
                 return json_response(await self._answer(caller.org, scope))
-        raise AlreadyExists(f"{scope.kind} {scope.id} is being changed by someone else; try again.")
+        raise PreconditionFailed(
+            f"{scope.kind.capitalize()} {scope.id} is being changed by others at this moment, so this change was not "
+            "made. Try again."
+        )
 
     async def _answer(self, org: str, scope: Scope) -> dict[str, object]:
         settings, state = await self._scopes.get(org, scope)

@@ -8,7 +8,6 @@ from gateway.billing.errors import (
     ExpiredAPIKey,
     InvalidAPIKey,
     MissingAPIKey,
-    ScopeBlocked,
 )
 from gateway.billing.principal import Principal, Role, Scope, digest_of, organisation_of
 from gateway.store.ledger import Refused
@@ -65,8 +64,7 @@ class Authenticator:
             if state is None:
                 raise InvalidAPIKey("This API key is not valid here: its team or user no longer exists.")
             if state.blocked:
-                blocked = refusal(Refused("blocked", scope))
-                raise blocked if isinstance(blocked, ScopeBlocked) else InvalidAPIKey(blocked.message)
+                raise refusal(Refused("blocked", scope))
 
     def is_admin_key(self, secret: str) -> bool:
         return hmac.compare_digest(digest_of(secret), self._admin_digest)
@@ -83,11 +81,13 @@ class Authenticator:
 
 
 def bearer(authorization: bytes | None, x_api_key: bytes | None) -> str:
-    """The secret a request carries. Raises MissingAPIKey: none, or not as a bearer token."""
-    if authorization is not None:
-        scheme, _, secret = authorization.partition(b" ")
-        if scheme.lower() == b"bearer" and secret.strip():
-            return secret.strip().decode("latin-1")
-    elif x_api_key is not None and x_api_key.strip():
+    """The secret a request carries: a bearer token, else its x-api-key. Raises MissingAPIKey: neither.
+
+    Authorization of another scheme is not for us (a proxy's in front, say) and hides no x-api-key.
+    """
+    scheme, _, secret = (authorization or b"").partition(b" ")
+    if scheme.lower() == b"bearer" and secret.strip():
+        return secret.strip().decode("latin-1")
+    if x_api_key is not None and x_api_key.strip():
         return x_api_key.strip().decode("latin-1")
     raise MissingAPIKey("Send your API key with the call: Authorization: Bearer sk-mt-…")

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from gateway.billing.errors import (
     GatewayError,
@@ -83,8 +84,16 @@ async def answer_gateway_error(_request: Request, error: Exception) -> Response:
 async def answer_http_error(request: Request, error: Exception) -> Response:
     """404 and 405 of the router in the shape of all other errors."""
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return await answer_gateway_error(request, MethodNotAllowed("This path does not take that method."))
+        answer = await answer_gateway_error(request, MethodNotAllowed("This path does not take that method."))
+        answer.headers["allow"] = ", ".join(sorted(_methods_at(request)))
+        return answer
     return await answer_gateway_error(request, NotFound("There is nothing at this path."))
+
+
+def _methods_at(request: Request) -> set[str]:
+    """What the path does take; the router itself names only the first of its routes."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in routes for method in route.methods}
 
 
 def raw_header(request: Request, name: str) -> bytes | None:

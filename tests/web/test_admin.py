@@ -1,12 +1,22 @@
 """The control plane: what it takes, what it refuses, and whom."""
 
-from typing import Any
+import asyncio
+from datetime import UTC
+from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.requests import Request
 
-from gateway.billing.principal import make_sub_key, organisation_of
-from tests.stack import Admin, Process, bearer, chat
+from gateway.billing.budget import Calendar
+from gateway.billing.errors import PreconditionFailed
+from gateway.billing.principal import Scope, make_sub_key, organisation_of
+from gateway.billing.scope import ScopeSettings
+from gateway.store.packed import ScopeState
+from gateway.store.scopes import Scopes, Stored
+from gateway.web.admin import ScopeResource
+from gateway.web.auth import Authenticator, Caller
+from tests.stack import ADMIN_KEY, Admin, Process, bearer, chat
 
 BUDGET = {"window": "month", "limit_usd": "25.00", "soft_percent": [80, 50, 80]}
 
@@ -179,6 +189,50 @@ def test_what_is_not_there_is_404(admin: Admin) -> None:
     assert (405, "method_not_allowed") == refused(http.put("/admin/v1/teams/nobodys", json={}))[:2]
     assert (400, "invalid_request") == refused(http.get("/admin/v1/teams/UPPER"))[:2]
     assert (405, "method_not_allowed") == refused(http.delete("/admin/v1/teams/nobodys"))[:2]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("teams", "GET, HEAD, POST"), ("keys/x", "DELETE, GET, HEAD, PATCH"), ("keys/x/revoke", "POST")],
+)
+def test_a_wrong_method_hears_which_are_right(admin: Admin, path: str, methods: str) -> None:
+    """All the path takes, not only those of one route: RFC 9110 asks for it with every 405."""
+    assert methods == admin.http.put(f"/admin/v1/{path}").headers["allow"]
+
+
+def test_no_organisation_is_the_default_one(admin: Admin) -> None:
+    """Null is what a client's empty variable becomes; any other than ours is refused."""
+    assert "orgless" == admin.post("/teams", {"id": "orgless", "org": None})["id"]
+    for org in ("other", "", 0, False):
+        response = admin.http.post("/admin/v1/teams", json={"id": "foreign", "org": org})
+        assert (403, "permission_denied", "org") == refused(response)
+
+
+class Overtaken:
+    """A store in which somebody else is always faster."""
+
+    async def read(self, _org: str, scope: Scope) -> Stored:
+        return Stored(ScopeSettings(scope.kind, scope.id), cast(ScopeState, None), b"{}")
+
+    async def replace(self, _org: str, _old: Stored, _new: ScopeSettings) -> bool:
+        return False
+
+
+def test_a_change_that_is_always_overtaken_may_be_tried_again() -> None:
+    """Nothing was written, so an SDK may repeat it: the one refusal of a change that is nobody's mistake."""
+    resource = ScopeResource("team", cast(Authenticator, None), cast(Scopes, Overtaken()), Calendar(UTC))
+    request = Request({"type": "http", "path_params": {"id": "busy"}})
+    with pytest.raises(PreconditionFailed, match="Try again") as overtaken:
+        asyncio.run(resource._change(request, Caller("admin", "admin", "default"), lambda settings: settings))
+    assert (412, True) == (overtaken.value.status, overtaken.value.should_retry)
+
+
+def test_a_proxys_own_authorization_hides_no_key(gateway: Process) -> None:
+    """Another scheme is not ours to read; a bearer token wins over x-api-key, right or wrong."""
+    teams = f"{gateway.url}/admin/v1/teams"
+    for authorization, status in (("Basic cHJveHk6cHJveHk=", 200), ("Bearer", 200), ("Bearer wrong", 401)):
+        headers = {"authorization": authorization, "x-api-key": ADMIN_KEY}
+        assert status == httpx.get(teams, headers=headers).status_code
 
 
 def call(gateway: Process, secret: str) -> tuple[int, str]:
