@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,9 @@ from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError
 log = logging.getLogger("gateway.serve")
 
 ADMIN_KEY_FILE = "admin-key"
+_ADMIN_KEY_CHARS_MIN = 16
 _AFTER_GRACE_S = 5
+_REDIS_CHECK_S = 0.1
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,11 +72,23 @@ class Server(uvicorn.Server):
         self._grace_s = grace_s
         self._embedded = embedded
 
-    async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: see to the embedded Redis."""
-        if self._embedded is not None and self._embedded.revive():
-            log.error("the embedded Redis had ended and was started again; its log is %s", self._embedded.log)
-        return await super().on_tick(counter)
+    async def serve(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Keep the embedded Redis alive for as long as anything may need it: also while calls drain and settle."""
+        keeper = asyncio.create_task(self._keep_redis())
+        try:
+            await super().serve(sockets)  # type: ignore[arg-type]
+        finally:
+            keeper.cancel()
+
+    async def _keep_redis(self) -> None:
+        # On the event loop, hence the main thread: the server is to die with its parent, and by Linux that is a thread.
+        while self._embedded is not None:
+            try:
+                if self._embedded.revive():
+                    log.error("the embedded Redis had ended and was started again; its log is %s", self._embedded.log)
+            except OSError as error:  # no memory, no process, no file handle left: another moment may have them
+                log.error("the embedded Redis has ended and cannot be started: %s", error)
+            await asyncio.sleep(_REDIS_CHECK_S)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The server's own handler would raise the signal again once all is closed, and end the process by it: without
@@ -105,20 +120,41 @@ def configure_logging() -> None:
 
 
 def generated_admin_key(data_dir: Path) -> str:
-    """The key in the data directory, made at the first start; shown only where a person sees it."""
+    """The key in the data directory, made at the first start; shown only where a person sees it.
+
+    Raises CommandError: the file cannot be read or written, or holds no key.
+    """
     path = data_dir / ADMIN_KEY_FILE
-    if path.exists():
-        return path.read_text(encoding="ascii").strip()
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = f"sk-admin-{secrets.token_urlsafe(32)}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key + "\n")
-    if sys.stdout.isatty():
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made = not path.exists() and _write_admin_key(path)
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not plain text"
+        raise CommandError(f"the administrator's key in {path}: {reason}; or set GATEWAY_ADMIN_KEY") from None
+    if len(key) < _ADMIN_KEY_CHARS_MIN or not key.isprintable() or " " in key:
+        raise CommandError(f"{path} holds no administrator's key; remove it, and the next start makes a new one")
+    if made and sys.stdout.isatty():
         print(f"administrator's key (kept in {path}): {key}")
-    else:
+    elif made:
         print(f"an administrator's key was made; it is in {path}")
     return key
+
+
+def _write_admin_key(path: Path) -> bool:
+    """Whole or not at all, whatever is killed; False where another start was faster: its key is the one."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # readable by its owner alone
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"sk-admin-{secrets.token_urlsafe(32)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(name)
+    return True
 
 
 def _run(gateway: Gateway, settings: Settings, embedded: EmbeddedRedis | None) -> int:

@@ -23,6 +23,8 @@ from typing import IO
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 30.0
 _LOCK_TIMEOUT_S = 5.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+_LIVED_S = 30.0
 _SOCKET_PATH_BYTES_MAX = 100
 _PR_SET_PDEATHSIG = 1
 
@@ -40,6 +42,8 @@ class EmbeddedRedis:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
         self._program = ""
+        self._spawned_at_s = 0.0
+        self._pause_s = _FIRST_PAUSE_S
         self.log = self._dir / "server.log"
         self.url = f"unix://{self._socket}"
 
@@ -59,12 +63,18 @@ class EmbeddedRedis:
         self._wait_until_ready()
 
     def revive(self) -> bool:
-        """Start the server anew should it have died (killed, out of memory); True where it had.
+        """Start the server anew should it have died (killed, out of memory); True where it was started.
 
-        Does not wait: until its data are loaded it answers nothing, and calls are refused meanwhile.
+        Ask often, from the main thread. A server that lived is started at once; one that keeps dying (a full disk)
+        ever more rarely, every ten seconds in the end. Does not wait: until its data are loaded it answers nothing,
+        and calls are refused meanwhile.
         """
         if self._process is None or self._lock is None or self._process.poll() is None:
             return False
+        since_spawn_s = time.monotonic() - self._spawned_at_s
+        if since_spawn_s < self._pause_s:
+            return False
+        self._pause_s = _FIRST_PAUSE_S if since_spawn_s >= _LIVED_S else min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self._process = self._spawn(self._lock)
         return True
 
@@ -84,6 +94,7 @@ class EmbeddedRedis:
 
     def _spawn(self, lock: IO[str]) -> subprocess.Popen[bytes]:
         self._socket.unlink(missing_ok=True)
+        self._spawned_at_s = time.monotonic()
         with self.log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603  # the program is ours, the arguments are constants and paths
                 [self._program, *self._arguments()],

@@ -150,6 +150,29 @@ def test_a_killed_valkey_comes_back_with_its_books(stack: Stack, tmp_path: Path)
     assert 0 == gateway.stop()
 
 
+def test_a_valkey_that_dies_while_the_gateway_drains_comes_back_for_the_last_bill(stack: Stack, tmp_path: Path) -> None:
+    """SIGTERM, a stream still running, then the server is killed: what the stream cost must still be written down."""
+    embedded = Embedded(stack, tmp_path)
+    gateway = embedded.start()
+    key = spend_something(gateway)["key"]
+    with stream(gateway.url, CHAT, chat("The last one [[fault:withhold_after=1]]"), key) as answer:
+        answer.read_event()
+        gateway.signal(signal.SIGTERM)
+        until(lambda: not accepts(gateway.url))
+        killed = embedded.redis_pid()
+        assert killed
+        os.kill(killed, signal.SIGKILL)
+        stack.emulator.post("/__release")
+        answer.read_rest()
+    assert 0 == gateway.wait()
+    gateway = embedded.start()
+    admin = Admin(gateway.url)
+    (entry,) = admin.ledger(request_id=answer.request_id)
+    assert ("capture", "upstream", []) == (entry["type"], entry["usage_source"], entry["flags"])
+    assert [] == admin.get("/holds")["data"]
+    assert 0 == gateway.stop()
+
+
 def test_a_silent_valkey_means_503_and_no_upstream_call(stack: Stack, tmp_path: Path) -> None:
     """Without books nothing is served; where the server only paused, a call it admitted unheard leaves no hold."""
     embedded = Embedded(stack, tmp_path, redis_timeout_s="0.3")

@@ -1,5 +1,6 @@
 """The embedded Valkey: one a directory, on a socket of its own, and its data outlive any kill."""
 
+import itertools
 import os
 import signal
 import stat
@@ -98,6 +99,35 @@ def test_a_gateway_that_is_killed_hands_its_data_to_the_next(tmp_path: Path) -> 
             assert b"yes" == one.get("kept")
     finally:
         following.stop()
+
+
+def test_a_server_that_keeps_dying_is_started_ever_more_rarely(
+    server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk ends it at once: ten starts a second would keep the machine from whoever could free some. One that
+    has lived is started again without a pause."""
+    now_s = 1000.0
+    spawned_at_s = []
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(20)
+
+    def spawn(_self: EmbeddedRedis, _lock: object) -> subprocess.Popen[bytes]:
+        spawned_at_s.append(now_s)
+        server._spawned_at_s = now_s
+        return dead
+
+    alive = server._process
+    with monkeypatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: now_s)
+        patch.setattr(EmbeddedRedis, "_spawn", spawn)
+        server._process, server._spawned_at_s = dead, now_s - 3600
+        for _ in range(600):
+            server.revive()
+            now_s += 0.125
+        server._process = alive
+    pauses_s = [later - earlier for earlier, later in itertools.pairwise(spawned_at_s)]
+    assert [0.5, 1.0, 2.0, 4.0, 8.0, *[10.0] * 5] == pauses_s
+    assert 1000.0 == spawned_at_s[0]
 
 
 def test_it_stops_cleanly_and_twice(server: EmbeddedRedis, tmp_path: Path) -> None:
