@@ -1,8 +1,10 @@
 """Image jobs: whose they are, and which are still to be polled.
 
-A job is bound to the hold that paid for it before its submission is answered, so a client can never know of a job
-that the gateway does not. Jobs are found by a digest of (jobid, signature): who does not know the pair finds nothing.
-A job that nobody polls to its end is due again and again, ever more rarely, until `give_up_at_ms`.
+A job is bound to the hold that paid for it, once: who submits later and is answered the same pair takes nothing over.
+Its submission's answer waits for the binding a moment (`settle_wait_s`) and no longer, so while Redis does not answer
+a client may know of a job that the gateway does not know yet. Jobs are found by a digest of (jobid, signature): who
+does not know the pair finds nothing. A job that nobody polls to its end is due again and again, ever more rarely,
+until it is abandoned.
 """
 
 import json
@@ -45,19 +47,24 @@ class Jobs:
         self._scripts = scripts
         self._claim = load("claim_jobs")
 
-    async def bind(self, job: Job, first_poll_ms: int) -> None:
-        """Remember a job as pending, due at `first_poll_ms`. Idempotent. Raises LedgerUnavailable."""
-        keys, digest = Keys(job.hold.principal.org), job.digest
+    async def bind(self, job: Job, first_poll_ms: int) -> bool:
+        """Remember a job as pending, due at `first_poll_ms`; True as well when this very job was bound before.
+
+        False: the upstream gave its pair to another call already, whose job it stays. Raises LedgerUnavailable.
+        """
+        keys, digest, about = Keys(job.hold.principal.org), job.digest, _stored(job)
         try:
-            await self._redis.set(job_pointer(digest), keys.org, px=KEEP_MS)
+            await self._redis.set(job_pointer(digest), keys.org, px=KEEP_MS, nx=True)
             pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hset(keys.job(digest), mapping={"about": _stored(job)})
+            pipeline.hsetnx(keys.job(digest), "about", about)
             pipeline.hsetnx(keys.job(digest), "state", "pending")
             pipeline.pexpire(keys.job(digest), KEEP_MS)
             pipeline.zadd(keys.jobs_due, {digest: first_poll_ms}, nx=True)
-            await pipeline.execute()
+            pipeline.hget(keys.job(digest), "about")
+            *_, bound = await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
+        return cast(bytes, bound).decode() == about
 
     async def find(self, jobid: str, signature: str) -> Job | None:
         """The job of this pair, in whatever organisation, or None: a pair never submitted through this gateway."""
@@ -96,7 +103,10 @@ class Jobs:
         """End a job that needs no refund: nobody polls it on the gateway's behalf any more."""
         org = job.hold.principal.org
         try:
-            await self._redis.hset(Keys(org).job(job.digest), "state", state)
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hset(Keys(org).job(job.digest), "state", state)
+            pipeline.pexpire(Keys(org).job(job.digest), KEEP_MS)  # were it gone meanwhile, this would stay for ever
+            await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
         await self._forget(org, job.digest)

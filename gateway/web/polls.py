@@ -103,6 +103,10 @@ class JobDesk:
             if outcome == "open":
                 # Its charge is still on the way to the ledger: the background poller comes back for it.
                 return "pending"
+            if outcome == "unknown":
+                # Nothing is left to give back: the hold's record ended long ago. Asking again would change nothing.
+                log.warning("job of request %s failed, but its charge is no longer known", job.hold.request_id)
+                await self._services.jobs.finish(job, "error")
         return state
 
 

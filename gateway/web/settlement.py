@@ -104,7 +104,8 @@ class Settlements:
         """The same for an image job, which is bound to its owner first: who is charged can also be refunded."""
 
         async def bind_and_settle() -> None:
-            await until_answered(lambda: self._jobs.bind(job, first_poll_ms))
+            if not await until_answered(lambda: self._jobs.bind(job, first_poll_ms)):
+                log.warning("request %s was answered with another call's job: polls go to that one", hold.request_id)
             await self._settle(hold, posting)
 
         return self._tasks.start(bind_and_settle())

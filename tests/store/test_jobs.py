@@ -79,6 +79,24 @@ def test_binding_twice_changes_nothing(bench: Bench) -> None:
     assert replace(job, state="error") == bench.run(bench.jobs.find(job.jobid, job.signature))
 
 
+def test_a_job_stays_whose_it_is(bench: Bench) -> None:
+    """An upstream that answers two submissions with one pair: the second neither takes the job over nor hears of it as
+    its own; the first one's binding, sent again, is still its own."""
+    first = Job("7", "s", bench.call(5, BY_DESK, kind="image"), 1)
+    second = Job("7", "s", bench.call(9, BY_ROBOT, kind="image"), 2)
+    bindings = [bench.run(bench.jobs.bind(job, bench.now_ms())) for job in (first, second, first)]
+    assert [True, False, True] == bindings
+    assert first == bench.run(bench.jobs.find("7", "s"))
+
+
+def test_a_finished_job_that_was_forgotten_leaves_nothing_for_ever(bench: Bench) -> None:
+    """Its week was over while it was being asked about."""
+    job = bound(bench)
+    bench.run(bench.redis.delete(bench.keys.job(job.digest)))
+    bench.run(bench.jobs.finish(job, "error"))
+    assert 0 < bench.run(bench.redis.pttl(bench.keys.job(job.digest))) <= KEEP_MS
+
+
 def test_a_job_is_forgotten_after_a_week(bench: Bench) -> None:
     """Job and pointer alike; what stands in the list of jobs to poll without a job behind it is taken out."""
     job = bound(bench)
