@@ -35,7 +35,6 @@ TABLE = {
     "request_timeout": (408, "invalid_request_error"),
     "already_exists": (409, "invalid_request_error"),
     "precondition_failed": (412, "invalid_request_error"),
-    "precondition_failed": (412, "invalid_request_error"),
     "request_too_large": (413, "invalid_request_error"),
     "unsupported_media_type": (415, "invalid_request_error"),
     "budget_held": (429, "rate_limit_error"),
