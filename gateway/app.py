@@ -21,7 +21,7 @@ from gateway.settings import WEEKDAYS, Settings
 from gateway.store.connection import check_fit, open_redis, remember_prices
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger
-from gateway.store.reports import Reports
+from gateway.store.reports import Projector, Reports
 from gateway.store.scopes import Principals, Scopes, ensure_organisation
 from gateway.store.scripts import RedisScripts
 from gateway.upstream.httpx_leg import HttpxLeg
@@ -93,7 +93,9 @@ class Gateway:
         handlers: dict[str, ASGI] = {endpoint.path: Proxy(endpoint, self.services) for endpoint in billed}
         handlers[JOBS] = PollHandler(rules, self.services, desk)
         self._data_plane = path_table(handlers)
-        books = Books(auth, ledger, Reports(self._redis, scripts, ledger, calendar), self._scopes, calendar)
+        reports = Reports(self._redis, scripts, ledger, calendar)
+        self._projector = Projector(reports, (DEFAULT_ORG,))
+        books = Books(auth, ledger, reports, self._scopes, calendar)
         health = Health(self.services, scripts.ready, (DEFAULT_ORG,), settings.metrics_token or None)
         self._router = _router(
             *health.routes(),
@@ -125,11 +127,11 @@ class Gateway:
             await send({"type": "lifespan.startup.failed", "message": f"the gateway cannot start: {error}"})
             return
         stop = asyncio.Event()
-        poller = asyncio.create_task(self._poller.run(stop))
+        background = asyncio.gather(self._poller.run(stop), self._projector.run(stop))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         stop.set()
-        await poller
+        await background
         await self._close()
         await send({"type": "lifespan.shutdown.complete"})
 

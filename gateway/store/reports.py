@@ -2,13 +2,15 @@
 
 A cell is a field of a hash: `<id>|<model>|<kind>|<measure>` in the hash of one period and one axis (team, user
 or key). Entries are read behind a checkpoint, summed here, and applied by one script together with the new
-checkpoint, so each entry counts exactly once however many gateways project at the same time. Whoever asks for a
-report brings the projection up to the ledger's end first: an answer is always exact.
+checkpoint, so each entry counts exactly once however many gateways project at the same time. They do so every few
+seconds, and whoever asks for a report brings the projection up to the ledger's end first: an answer is always exact.
 """
 
+import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import cast
 
@@ -16,14 +18,20 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.billing.budget import Calendar
+from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RESOLUTIONS, Entry
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
 from gateway.store.scripts import Argument, ScriptRunner, load, unavailable
 
+log = logging.getLogger("gateway.reports")
+
 AXES = ("team", "user", "key")
-HOURS_KEPT_MS = 36 * 24 * 3600 * 1000
-_BATCH = 500
+HOURS_REPORTED_MS = 35 * 24 * 3600 * 1000
+"""How far back reports by the hour are exact."""
+_HOURS_KEPT_MS = 36 * 24 * 3600 * 1000
+_HOUR_MS = 3600 * 1000
+_BATCH = 100  # summed without a pause, and the calls on this loop wait meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,18 @@ class Reports:
         self._calendar = calendar
         self._project = load("project")
 
+    async def over(self, org: str, axis: str, from_ms: int, to_ms: int, grain: str = "") -> list[Cell]:
+        """What a half-open interval adds up to, exact up to the last entry written before the call.
+
+        The cells' periods are of the `grain` asked for: hour, day or month; without one they mean nothing. Cells are
+        read where some fit the interval's borders, else the ledger's entries. Hours are kept for HOURS_REPORTED_MS.
+        """
+        fitting = periods_within(self._calendar, from_ms, to_ms, grain)
+        if fitting is None or (fitting[0] == "hour" and axis != "team"):
+            return await self.cells_between(org, axis, from_ms, to_ms, grain or "day")
+        cells = await self.cells(org, axis, *fitting)
+        return [_by_month(cell) for cell in cells] if grain == "month" else cells
+
     async def cells(self, org: str, axis: str, grain: str, periods: Sequence[str]) -> list[Cell]:
         """All cells of the periods, exact up to the last entry written before the call."""
         await self.catch_up(org)
@@ -69,12 +89,12 @@ class Reports:
             for period in periods:
                 pipeline.hgetall(keys.cells(grain, period, axis))
             hashes = await pipeline.execute()
-        except RedisError as error:
+        except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
         return [cell for period, values in zip(periods, hashes, strict=True) for cell in _cells(period, values)]
 
     async def cells_between(self, org: str, axis: str, from_ms: int, to_ms: int, grain: str) -> list[Cell]:
-        """The same for a half-open interval that is not made of whole days: read from the ledger's entries.
+        """The same for any half-open interval: read from the ledger's entries.
 
         An entry belongs to the instant its call was admitted, and is posted no earlier.
         """
@@ -87,54 +107,109 @@ class Reports:
 
     async def catch_up(self, org: str) -> int:
         """Apply all entries that are not in the cells yet; returns how many this call applied."""
-        keys, applied = Keys(org), 0
+        applied = 0
+        while (count := await self.apply_batch(org)) is not None:
+            applied += count
+        return applied
+
+    async def apply_batch(self, org: str) -> int | None:
+        """Apply the next entries; returns how many (0: somebody else did), or None where all are applied."""
+        keys = Keys(org)
         try:
             checkpoint = cast(bytes, await self._redis.get(keys.checkpoint) or b"0-0")
-        except RedisError as error:
+        except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
-        while entries := await self._ledger.entries(org, after=checkpoint.decode(), count=_BATCH):
-            deltas = self._deltas(keys, entries)
-            last = entries[-1].id
-            reply = await self._scripts.run(
-                self._project, [keys.checkpoint, *deltas], _project_args(checkpoint, last, deltas)
-            )
-            if reply[0] == b"applied":
-                applied += len(entries)
-                checkpoint = last.encode()
-            else:
-                checkpoint = cast(bytes, reply[1])
-        return applied
+        entries = await self._ledger.entries(org, after=checkpoint.decode(), count=_BATCH)
+        if not entries:
+            return None
+        deltas = self._deltas(keys, entries)
+        args = _project_args(checkpoint, entries[-1].id, deltas)
+        reply = await self._scripts.run(self._project, [keys.checkpoint, *deltas], args)
+        return len(entries) if reply[0] == b"applied" else 0
 
     def _deltas(self, keys: Keys, entries: Iterable[Entry]) -> "_Deltas":
         deltas: _Deltas = defaultdict(lambda: defaultdict(int))
         for entry in entries:
             measures = measures_of(entry)
-            for axis in AXES:
-                owner = _owner(entry, axis)
-                for grain in ("day", "month", "hour") if axis == "team" else ("day", "month"):
-                    period = period_of(self._calendar, entry.admitted_at_ms, grain)
+            amounts = [(f.name, getattr(measures, f.name)) for f in fields(measures) if getattr(measures, f.name)]
+            for grain, period in _periods_at(self._calendar, entry.admitted_at_ms).items():
+                for axis in AXES if grain != "hour" else ("team",):
                     cell = deltas[keys.cells(grain, period, axis)]
-                    for measure in fields(measures):
-                        amount = getattr(measures, measure.name)
-                        if amount:
-                            cell[f"{owner}|{entry.model}|{entry.kind}|{measure.name}"] += amount
+                    for name, amount in amounts:
+                        cell[f"{_owner(entry, axis)}|{entry.model}|{entry.kind}|{name}"] += amount
         return deltas
 
 
 _Deltas = dict[str, dict[str, int]]
 
 
+class Projector:
+    """Projects in the background, so that the first report after much traffic has little left to read."""
+
+    def __init__(self, reports: Reports, orgs: Sequence[str], interval_s: float = 5.0) -> None:
+        self._reports = reports
+        self._orgs = orgs
+        self._interval_s = interval_s
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set."""
+        while not stop.is_set():
+            for org in self._orgs:
+                await self._catch_up(org, stop)
+            try:
+                await asyncio.wait_for(stop.wait(), self._interval_s)
+            except TimeoutError:
+                continue
+
+    async def _catch_up(self, org: str, stop: asyncio.Event) -> None:
+        try:
+            count: int | None = 0
+            while count is not None and not stop.is_set():
+                count = await self._reports.apply_batch(org)
+        except LedgerUnavailable:
+            pass  # logged where it was found; the entries wait
+        except Exception:  # an entry that cannot be projected is shown by the report that needs it, and ends no gateway
+            log.exception("projecting the ledger of %s failed", org)
+
+
 def period_of(calendar: Calendar, instant_ms: int, grain: str) -> str:
     """The name of the day or month (local to the organisation) or hour (UTC) an instant belongs to."""
+    return _periods_at(calendar, instant_ms)[grain]
+
+
+def _periods_at(calendar: Calendar, instant_ms: int) -> dict[str, str]:
+    day = calendar.date_at(instant_ms).isoformat()
+    return {"day": day, "month": day[:7], "hour": _hour_name(instant_ms)}
+
+
+def periods_within(calendar: Calendar, from_ms: int, to_ms: int, grain: str) -> tuple[str, list[str]] | None:
+    """The cells that make up an interval exactly: their grain, no coarser than the one asked for, and their names.
+
+    None: its borders are within hours (grain hour) or days, so no cells do.
+    """
     if grain == "hour":
-        return datetime.fromtimestamp(instant_ms / 1000, UTC).strftime("%Y-%m-%dT%HZ")
-    day = calendar.date_at(instant_ms)
-    return day.isoformat() if grain == "day" else day.strftime("%Y-%m")
+        whole_hours = from_ms % _HOUR_MS == to_ms % _HOUR_MS == 0
+        return ("hour", [_hour_name(at_ms) for at_ms in range(from_ms, to_ms, _HOUR_MS)]) if whole_hours else None
+    first, after = calendar.date_at(from_ms), calendar.date_at(to_ms - 1) + timedelta(days=1)
+    if calendar.midnight_ms(first) != from_ms or calendar.midnight_ms(after) != to_ms:
+        return None
+    days = days_between(first, after - timedelta(days=1))
+    if grain != "day" and first.day == after.day == 1:
+        return "month", list(dict.fromkeys(day[:7] for day in days))
+    return "day", days
 
 
 def days_between(first: date, last: date) -> list[str]:
     """Names of all days from first to last, both included."""
     return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+
+
+def _hour_name(instant_ms: int) -> str:
+    return datetime.fromtimestamp(instant_ms // 1000, UTC).strftime("%Y-%m-%dT%HZ")
+
+
+def _by_month(cell: Cell) -> Cell:
+    return replace(cell, period=cell.period[:7])
 
 
 def measures_of(entry: Entry) -> Measures:
@@ -165,7 +240,7 @@ def _owner(entry: Entry, axis: str) -> str:
 def _project_args(checkpoint: bytes, last: str, deltas: _Deltas) -> list[Argument]:
     args: list[Argument] = [checkpoint, last]
     for key, cell in deltas.items():
-        ttl_ms = HOURS_KEPT_MS if ":cells:hour:" in key else 0
+        ttl_ms = _HOURS_KEPT_MS if ":cells:hour:" in key else 0
         args += [len(cell), ttl_ms]
         for name, amount in cell.items():
             args += [name, amount]

@@ -17,7 +17,7 @@ from gateway.billing.errors import InvalidRequest, UnsupportedGrouping
 from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.money import format_usd
 from gateway.store.ledger import Ledger
-from gateway.store.reports import Cell, Measures, Reports, days_between
+from gateway.store.reports import HOURS_REPORTED_MS, Cell, Measures, Reports
 from gateway.store.scopes import Scopes
 from gateway.web.admin import READERS
 from gateway.web.auth import Authenticator, Caller
@@ -71,25 +71,23 @@ class Books:
         """
         axis = "key" if key else next((group for group in groups if group in ("user", "key")), "team")
         from_ms, to_ms = await self._interval(first, last)
-        grain = next((group for group in groups if group in _GRAINS), "day")
-        cells = await self._cells(org, axis, grain, from_ms, to_ms)
+        grain = next((group for group in groups if group in _GRAINS), "")
+        if grain == "hour":
+            await self._refuse_distant_hours(from_ms, to_ms)
+        cells = await self._reports.over(org, axis, from_ms, to_ms, grain)
         sums: dict[tuple[str, ...], Measures] = defaultdict(Measures)
         for cell in cells:
             if key is None or cell.id == key:
                 sums[tuple(_place(cell, group, org) for group in groups)] += cell.measures
         return sorted(sums.items())
 
-    async def _cells(self, org: str, axis: str, grain: str, from_ms: int, to_ms: int) -> list[Cell]:
-        """From the day cells where the interval is made of whole days; else, and by the hour, from the entries."""
-        first, last = self._calendar.date_at(from_ms), self._calendar.date_at(to_ms - 1)
-        whole_days = (
-            self._calendar.midnight_ms(first) == from_ms
-            and self._calendar.midnight_ms(last + timedelta(days=1)) == to_ms
-        )
-        if grain == "hour" or not whole_days:
-            return await self._reports.cells_between(org, axis, from_ms, to_ms, grain)
-        cells = await self._reports.cells(org, axis, "day", days_between(first, last))
-        return [_by_month(cell) for cell in cells] if grain == "month" else cells
+    async def _refuse_distant_hours(self, from_ms: int, to_ms: int) -> None:
+        now_ms = await self._scopes.now_ms()
+        if from_ms < now_ms - HOURS_REPORTED_MS or to_ms > now_ms + HOURS_REPORTED_MS:
+            raise UnsupportedGrouping(
+                "Reports by the hour reach 35 days back, and no further ahead; group by day, or move from and to.",
+                param="group_by",
+            )
 
     async def _entries(self, request: Request, caller: Caller) -> Response:
         filters = dict.fromkeys(("team", "user", "key", "model", "kind", "type", "request_id"), "")
@@ -243,10 +241,6 @@ def _place(cell: Cell, group: str, org: str) -> str:
             return cell.period
         case _:
             return cell.id
-
-
-def _by_month(cell: Cell) -> Cell:
-    return Cell(cell.period[:7], cell.id, cell.model, cell.kind, cell.measures)
 
 
 def _matches(entry: Entry, wanted: Mapping[str, str]) -> bool:

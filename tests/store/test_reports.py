@@ -1,15 +1,20 @@
 """Reports: each entry counts exactly once, whoever projects it, and in the period of its admission."""
 
+import asyncio
+from collections import defaultdict
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
+from typing import cast
+from zoneinfo import ZoneInfo
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from gateway.billing.budget import Calendar
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RELEASE, Posting, violations
 from gateway.billing.usage import Usage
-from gateway.store.reports import Cell, Measures, Reports, days_between, period_of
+from gateway.store.reports import Cell, Measures, Projector, Reports, days_between, period_of, periods_within
 from tests.store.bench import BY_DESK, BY_NOTEBOOK, BY_ROBOT, DAY_MS, ORG, Bench, capture
 
 
@@ -90,6 +95,96 @@ def test_cells_are_what_the_entries_say(bench: Bench) -> None:
     for axis in ("team", "user", "key"):
         summed = bench.run(bench.reports.cells_between(ORG, axis, now_ms - DAY_MS // 4, now_ms + 1, "day"))
         assert set(cells(bench, axis)) == set(summed)
+
+
+def ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "grain", "cells"),
+    [
+        ("2026-11-01T00:00+07:00", "2027-01-01T00:00+07:00", "", ("month", ["2026-11", "2026-12"])),
+        ("2026-11-01T00:00+07:00", "2027-01-01T00:00+07:00", "month", ("month", ["2026-11", "2026-12"])),
+        ("2026-11-30T00:00+07:00", "2026-12-01T00:00+07:00", "day", ("day", ["2026-11-30"])),
+        ("2026-11-30T00:00+07:00", "2026-12-02T00:00+07:00", "month", ("day", ["2026-11-30", "2026-12-01"])),
+        ("2026-11-01T00:00Z", "2026-12-01T00:00Z", "", None),
+        ("2026-11-01T00:00+07:00", "2026-11-30T23:59+07:00", "", None),
+        (
+            "2026-11-21T22:00Z",
+            "2026-11-22T01:00Z",
+            "hour",
+            ("hour", [f"2026-11-2{n}Z" for n in ("1T22", "1T23", "2T00")]),
+        ),
+        ("2026-11-21T22:30Z", "2026-11-22T01:00Z", "hour", None),
+    ],
+)
+def test_a_report_reads_the_coarsest_cells_that_fit(
+    begins: str, ends: str, grain: str, cells: tuple[str, list[str]] | None
+) -> None:
+    """Months are the organisation's, hours are UTC's; what fits none is read from the entries."""
+    assert cells == periods_within(Calendar(ZoneInfo("Asia/Ho_Chi_Minh")), ms(begins), ms(ends), grain)
+
+
+@pytest.mark.parametrize("grain", ["", "month", "day", "hour"])
+@pytest.mark.parametrize("axis", ["team", "user", "key"])
+def test_every_way_to_a_report_has_the_same_sums(bench: Bench, axis: str, grain: str) -> None:
+    """By months, days, hours or entries, over the month and over an hour that is cut in two."""
+    a_mixed_day(bench)
+    month = bench.calendar.spans_at(bench.now_ms()).month
+    assert month.end_ms is not None
+    by_cells = bench.run(bench.reports.over(ORG, axis, month.start_ms, month.end_ms, grain))
+    cut_ms = bench.entries()[1].admitted_at_ms
+    cut = [
+        *bench.run(bench.reports.over(ORG, axis, month.start_ms, cut_ms, grain)),
+        *bench.run(bench.reports.over(ORG, axis, cut_ms, month.end_ms, grain)),
+    ]
+    assert summed(by_cells, grain) == summed(cut, grain)
+    assert 77 == sum(cell.measures.cost_nano_usd for cell in by_cells)
+
+
+def summed(cells: list[Cell], grain: str) -> dict[tuple[str, ...], Measures]:
+    """By everything that names a cell; without a grain its period means nothing."""
+    sums: dict[tuple[str, ...], Measures] = defaultdict(Measures)
+    for cell in cells:
+        sums[cell.period if grain else "", cell.id, cell.model, cell.kind] += cell.measures
+    return {place: measures for place, measures in sums.items() if measures != Measures()}
+
+
+def test_entries_are_projected_while_nobody_asks(bench: Bench) -> None:
+    """So that the first report after a year does not replay the year."""
+    a_mixed_day(bench)
+    last = bench.entries()[-1].id
+
+    async def projected() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(Projector(bench.reports, [ORG], interval_s=0.01).run(stop))
+        async with asyncio.timeout(20):
+            while await bench.redis.get(bench.keys.checkpoint) != last.encode():  # noqa: ASYNC110  # the event is in Redis
+                await asyncio.sleep(0.01)
+        stop.set()
+        await running
+
+    bench.run(projected())
+    assert 0 == bench.run(bench.reports.catch_up(ORG))
+
+
+def test_a_failing_projection_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither an outage nor an entry it cannot read ends it; the second is logged."""
+
+    class Failing:
+        def __init__(self) -> None:
+            self.failures: list[Exception] = [ValueError("an entry of tomorrow"), LedgerUnavailable("away")]
+
+        async def apply_batch(self, _org: str) -> int | None:
+            if self.failures:
+                raise self.failures.pop()
+            stop.set()
+            return None
+
+    stop = asyncio.Event()
+    asyncio.run(Projector(cast(Reports, Failing()), [ORG], interval_s=0).run(stop))
+    assert ["projecting the ledger of acme failed"] == [record.message for record in caplog.records]
 
 
 def test_an_interval_is_half_open(bench: Bench) -> None:

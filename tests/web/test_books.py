@@ -108,6 +108,10 @@ def test_a_report_by_dates_is_a_report_by_their_instants(admin: Admin, spent: li
     assert by_dates == admin.get("/usage", group_by="key,model", **instants)
     odd = {"from": f"{yesterday}T00:00:01+07:00", "to": f"{after}T00:00:00+07:00"}
     assert by_dates == admin.get("/usage", group_by="key,model", **odd)
+    by_hour = {"group_by": "team,model,hour", "from": f"{yesterday}T00:00:00+07:00"}
+    aligned, unaligned = (admin.get("/usage", **by_hour, to=f"{after}T00:00:0{n}+07:00") for n in (0, 1))
+    assert aligned == unaligned
+    assert 4 == aligned["total"]["requests"]
     assert 4 == by_dates["total"]["requests"]
     assert 0 == admin.get("/usage", **{"from": "2020-01-01", "to": "2020-12-31"})["total"]["requests"]
 
@@ -133,6 +137,8 @@ def test_csv_has_the_rows_of_json(admin: Admin, spent: list[dict[str, Any]]) -> 
     ("params", "code", "param"),
     [
         ({"group_by": "tag"}, "unsupported_grouping", "group_by"),
+        ({"group_by": "hour", "from": "2020-01-01", "to": "2020-01-02"}, "unsupported_grouping", "group_by"),
+        ({"group_by": "team,hour", "from": "2099-01-01", "to": "2099-01-02"}, "unsupported_grouping", "group_by"),
         ({"format": "xml"}, "invalid_request", "format"),
         ({"from": "yesterday"}, "invalid_request", "from"),
         ({"from": "2026-02-30"}, "invalid_request", "from"),
