@@ -14,6 +14,8 @@ from gateway.store.ledger import Refused
 from gateway.store.scopes import Principals, Scopes
 from gateway.web.errors import refusal
 
+SEE_ORGANISATION: frozenset[Role] = frozenset({"admin", "auditor"})
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -65,6 +67,11 @@ class Authenticator:
                 raise InvalidAPIKey("This API key is not valid here: its team or user no longer exists.")
             if state.blocked:
                 raise refusal(Refused("blocked", scope))
+
+    async def sees_organisation(self, principal: Principal) -> bool:
+        """Whether the owner of a sub-key may know what the whole organisation spends."""
+        settings, _ = await self._scopes.get(principal.org, Scope("key", principal.key))
+        return settings.role in SEE_ORGANISATION
 
     def is_admin_key(self, secret: str) -> bool:
         return hmac.compare_digest(digest_of(secret), self._admin_digest)

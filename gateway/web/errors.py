@@ -54,10 +54,13 @@ def error_answer(error: GatewayError, beside: Mapping[str, object] | None = None
     return error.status, headers, body
 
 
-def refusal(decision: Refused | OverBudget) -> GatewayError:
-    """Turn an admission's refusal into the error its caller sees."""
+def refusal(decision: Refused | OverBudget, *, sees_organisation: bool = False) -> GatewayError:
+    """Turn an admission's refusal into the error its caller sees.
+
+    What the whole organisation spends is told only to those who may see it.
+    """
     if isinstance(decision, OverBudget):
-        return _money_refusal(decision)
+        return _money_refusal(decision, told=sees_organisation or decision.scope.kind != "organisation")
     where = {"scope": decision.scope.kind, "id": decision.scope.id}
     match decision.reason:
         case "expired":
@@ -75,11 +78,10 @@ def refusal(decision: Refused | OverBudget) -> GatewayError:
             return InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
 
 
-def _money_refusal(over: OverBudget) -> GatewayError:
+def _money_refusal(over: OverBudget, *, told: bool) -> GatewayError:
     resets_at = instant(over.span.end_ms) if over.span.end_ms is not None else None
     details: dict[str, object] = {"scope": over.scope.kind, "id": over.scope.id, "window": over.window}
-    # What the whole organisation spends is not every member's business.
-    if over.scope.kind != "organisation":
+    if told:
         details |= {
             "limit_usd": format_usd(over.limit_nano_usd),
             "spent_usd": format_usd(over.spent_nano_usd),
@@ -87,14 +89,14 @@ def _money_refusal(over: OverBudget) -> GatewayError:
         }
     details |= {"required_usd": format_usd(over.required_nano_usd), "resets_at": resets_at}
     if over.only_held:
-        return BudgetHeld(_held_message(over), details=details, retry_after_s=HELD_RETRY_AFTER_S)
-    return BudgetExceeded(_spent_message(over, resets_at), details=details)
+        return BudgetHeld(_held_message(over, told=told), details=details, retry_after_s=HELD_RETRY_AFTER_S)
+    return BudgetExceeded(_spent_message(over, resets_at, told=told), details=details)
 
 
-def _held_message(over: OverBudget) -> str:
+def _held_message(over: OverBudget, *, told: bool) -> str:
     words = _WINDOW_WORDS[over.window]
     required = format_usd(over.required_nano_usd)
-    if over.scope.kind == "organisation":
+    if not told:
         return f"Running calls hold the organisation's budget {words}; this call needs up to ${required}. Try again."
     return (
         f"{_name(over.scope)} has spent ${format_usd(over.spent_nano_usd)} and holds ${format_usd(over.held_nano_usd)} "
@@ -103,11 +105,11 @@ def _held_message(over: OverBudget) -> str:
     )
 
 
-def _spent_message(over: OverBudget, resets_at: str | None) -> str:
+def _spent_message(over: OverBudget, resets_at: str | None, *, told: bool) -> str:
     words = _WINDOW_WORDS[over.window]
     then = f"it resets at {resets_at}" if resets_at else "it does not reset; ask an administrator to raise it"
     required = format_usd(over.required_nano_usd)
-    if over.scope.kind == "organisation":
+    if not told:
         return f"The organisation's budget {words} is used up for a call of up to ${required}; {then}."
     return (
         f"{_name(over.scope)} has spent ${format_usd(over.spent_nano_usd)} of its ${format_usd(over.limit_nano_usd)} "

@@ -10,7 +10,7 @@ from gateway.billing.prices import PriceList
 from gateway.store.packed import ScopeState
 from gateway.store.scopes import Scopes
 from gateway.web.admin import scope_json
-from gateway.web.auth import Authenticator
+from gateway.web.auth import SEE_ORGANISATION, Authenticator
 from gateway.web.http import json_response, raw_header
 
 
@@ -33,8 +33,9 @@ class Me:
         rows = [await self._scopes.get(principal.org, scope) for scope in principal.scopes()]
         key, key_state = rows[-1]
         states = [state for _, state in rows]
-        # The organisation's amounts are its administrators' business, so members see the scopes below it.
-        visible = [scope_json(settings, state, spans) | {"scope": settings.kind} for settings, state in rows[1:]]
+        # What the whole organisation spends is told only to those who may see it.
+        seen = rows if key.role in SEE_ORGANISATION else rows[1:]
+        visible = [scope_json(settings, state, spans) | {"scope": settings.kind} for settings, state in seen]
         return json_response(
             {
                 "key": {"id": key.id, "name": key.name, "team": principal.team, "user": principal.user},

@@ -8,6 +8,7 @@ import time
 
 from gateway.billing.errors import (
     Draining,
+    GatewayError,
     InvalidRequest,
     LedgerUnavailable,
     MethodNotAllowed,
@@ -17,7 +18,7 @@ from gateway.billing.money import NanoUSD
 from gateway.billing.prices import ModelPrice
 from gateway.billing.principal import Principal
 from gateway.metrics import CallRecord
-from gateway.store.ledger import Admitted, Decision, HoldRequest, OverBudget
+from gateway.store.ledger import Admitted, Decision, HoldRequest, OverBudget, Refused
 from gateway.web.edge import answer_call
 from gateway.web.errors import refusal
 from gateway.web.exchange import Exchange, Message, Receive, Send
@@ -83,8 +84,13 @@ class Proxy:
                 hold = self._hold_request(request_id, call, counted, principal)
                 decision = await self._admit(hold)
         if not isinstance(decision, Admitted):
-            raise refusal(decision)
+            raise await self._refusal(decision, principal)
         return hold
+
+    async def _refusal(self, decision: Refused | OverBudget, principal: Principal) -> GatewayError:
+        of_organisation = decision.scope.kind == "organisation"
+        sees = of_organisation and await self._services.auth.sees_organisation(principal)
+        return refusal(decision, sees_organisation=sees)
 
     def _hold_request(self, request_id: str, call: Call, amount: NanoUSD, principal: Principal) -> HoldRequest:
         version = self._services.prices.version

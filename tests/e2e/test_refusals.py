@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from gateway.billing.budget import Budget
 from gateway.billing.principal import Scope
 from gateway.store.embedded import EmbeddedRedis
-from tests.books import block, state_of
+from tests.books import block, set_budgets, state_of
 from tests.e2e.client import CHAT, IMAGES, JOBS, Answer, send, stream
 from tests.e2e.waiting import until
 from tests.stack import UPSTREAM_KEY, Admin, Process, Stack, chat
@@ -91,6 +92,20 @@ def test_a_blocked_organisation_refuses_everybody(door: Door) -> None:
     finally:
         block(door.stack.redis_url, organisation, blocked=False)
     assert (403, "scope_blocked", "organisation") == (*refusal(answer), answer.error["scope"])
+
+
+@pytest.mark.parametrize(("role", "told"), [("member", False), ("auditor", True), ("admin", True)])
+def test_only_some_are_told_what_the_organisation_spends(door: Door, role: str, told: bool) -> None:
+    """Its amounts are in the refusal of those who may read all books, and in nobody else's."""
+    key = door.admin.key("curious", role=role)["key"]
+    organisation = Scope("organisation", "default")
+    set_budgets(door.stack.redis_url, organisation, Budget("total", 0))
+    try:
+        answer = door.chat(key)
+    finally:
+        set_budgets(door.stack.redis_url, organisation)
+    assert (402, "budget_exceeded", told) == (*refusal(answer), "limit_usd" in answer.error)
+    assert told == ("of its $0.00" in answer.error["message"])
 
 
 def test_a_key_that_was_good_a_moment_ago_is_dead_at_once(passage: Door) -> None:

@@ -1,6 +1,7 @@
 """A key's own page: what its holder may know, and no more."""
 
 import httpx
+import pytest
 
 from tests.stack import Admin, Process, bearer, chat
 
@@ -33,6 +34,14 @@ def test_the_organisations_amounts_are_not_shown(admin: Admin, gateway: Process)
     assert ["team", "key"] == [row["scope"] for row in response.json()["scopes"]]
     for hidden in ("organisation", key["key"], "digest", "created_at"):
         assert hidden not in response.text
+
+
+@pytest.mark.parametrize("role", ["admin", "auditor"])
+def test_who_reads_all_books_sees_the_organisation(admin: Admin, gateway: Process, role: str) -> None:
+    """Its administrators and auditors see its scope on their own page as well."""
+    key = admin.key("seers", role=role)
+    me = httpx.get(f"{gateway.url}/v1/me", headers=bearer(key["key"])).json()
+    assert ["organisation", "team", "key"] == [row["scope"] for row in me["scopes"]]
 
 
 def test_a_blocked_or_revoked_key_sees_nothing(admin: Admin, gateway: Process) -> None:
