@@ -49,9 +49,7 @@ from gateway.wire.strictjson import encode
 
 _REFUSED_BY_UPSTREAM = (401, 402, 403)
 _FROM_UPSTREAM = (b"x-gateway-error-source", b"upstream")
-_MAY_BE_BILLED = (
-    "The call may have been billed, so it was booked as an estimate; repeating it may cost again."
-)
+_MAY_BE_BILLED = "The call may have been billed, so it was booked as an estimate; repeating it may cost again."
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _EVENT_STREAM_BEGINS = (b"data:", b":", b"event:", b"id:", b"retry:")
 
