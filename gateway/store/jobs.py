@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.billing.principal import Principal
 from gateway.store.keys import Keys, job_digest, job_pointer
 from gateway.store.ledger import HoldRequest
-from gateway.store.scripts import ScriptRunner, load, unavailable
+from gateway.store.scripts import ScriptRunner, TranslatedFaults, load
 
 KEEP_MS = 7 * 24 * 3600 * 1000
 """How long a job can be polled through the gateway."""
@@ -53,7 +52,7 @@ class Jobs:
         False: the upstream gave its pair to another call already, whose job it stays. Raises LedgerUnavailable.
         """
         keys, digest, about = Keys(job.hold.principal.org), job.digest, _stored(job)
-        try:
+        with TranslatedFaults():
             await self._redis.set(job_pointer(digest), keys.org, px=KEEP_MS, nx=True)
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hsetnx(keys.job(digest), "about", about)
@@ -62,8 +61,6 @@ class Jobs:
             pipeline.zadd(keys.jobs_due, {digest: first_poll_ms}, nx=True)
             pipeline.hget(keys.job(digest), "about")
             *_, bound = await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
         return cast(bytes, bound).decode() == about
 
     async def find(self, jobid: str, signature: str) -> Job | None:
@@ -71,13 +68,11 @@ class Jobs:
         return await self._find(job_digest(jobid, signature))
 
     async def _find(self, digest: str) -> Job | None:
-        try:
+        with TranslatedFaults():
             org = cast(bytes | None, await self._redis.get(job_pointer(digest)))
             if org is None:
                 return None
             stored, state = await self._redis.hmget(Keys(org.decode()).job(digest), ["about", "state"])
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
         if stored is None or state is None:
             return None
         return _job(json.loads(stored), cast(JobState, cast(bytes, state).decode()))
@@ -94,28 +89,22 @@ class Jobs:
 
     async def poll_again(self, job: Job, at_ms: int) -> None:
         """Make a claimed job due again. A job that ended meanwhile stays ended."""
-        try:
+        with TranslatedFaults():
             await self._redis.zadd(Keys(job.hold.principal.org).jobs_due, {job.digest: at_ms}, xx=True)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
 
     async def finish(self, job: Job, state: JobState) -> None:
         """End a job that needs no refund: nobody polls it on the gateway's behalf any more."""
         org = job.hold.principal.org
-        try:
+        with TranslatedFaults():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hset(Keys(org).job(job.digest), "state", state)
             pipeline.pexpire(Keys(org).job(job.digest), KEEP_MS)  # were it gone meanwhile, this would stay for ever
             await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
         await self._forget(org, job.digest)
 
     async def _forget(self, org: str, digest: str) -> None:
-        try:
+        with TranslatedFaults():
             await self._redis.zrem(Keys(org).jobs_due, digest)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
 
 
 def _stored(job: Job) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.billing.budget import WINDOWS, Calendar, Span, Spans, Window
 from gateway.billing.errors import LedgerUnavailable
@@ -20,7 +19,7 @@ from gateway.billing.ledger import Entry, EntryType, OpenHold, Posting
 from gateway.billing.principal import Principal, Scope
 from gateway.store.keys import Keys
 from gateway.store.packed import unpack_hold
-from gateway.store.scripts import Argument, ScriptRunner, load, unavailable
+from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 
 TOMBSTONE_MS = 48 * 3600 * 1000
 _PAGE = 1000
@@ -163,10 +162,8 @@ class Ledger:
     ) -> list[Entry]:
         """Up to `count` entries, oldest first: posted at or after `from_ms`, or behind the id `after`."""
         start = f"({after}" if after else str(from_ms or 0)
-        try:
+        with TranslatedFaults():
             rows = cast(_Rows, await self._redis.xrange(Keys(org).ledger, min=start, max="+", count=count))
-        except RedisError as error:
-            raise unavailable(error) from error
         return [_entry(row_id.decode(), fields) for row_id, fields in rows]
 
     async def all_entries(self, org: str, *, from_ms: int | None = None) -> AsyncIterator[Entry]:
@@ -180,18 +177,14 @@ class Ledger:
     async def open_holds(self, org: str, *, limit: int = _PAGE) -> list[OpenHold]:
         """Holds of running calls, the next to expire first."""
         keys = Keys(org)
-        try:
+        with TranslatedFaults():
             ids = [cast(bytes, member).decode() for member in await self._redis.zrange(keys.leases, 0, limit - 1)]
             packed = await self._redis.mget([keys.hold(hold_id) for hold_id in ids]) if ids else []
-        except RedisError as error:
-            raise unavailable(error) from error
         return [_open_hold(hold_id, cast(bytes, value)) for hold_id, value in zip(ids, packed, strict=True) if value]
 
     async def open_hold_count(self, org: str) -> int:
-        try:
+        with TranslatedFaults():
             return await self._redis.zcard(Keys(org).leases)
-        except RedisError as error:
-            raise unavailable(error) from error
 
     def _spans_at(self, now_ms: int) -> Spans:
         # Windows change once a day; to work them out costs more than the rest of an admission's arguments.

@@ -15,14 +15,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RESOLUTIONS, Entry
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
-from gateway.store.scripts import Argument, ScriptRunner, load, unavailable
+from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 
 log = logging.getLogger("gateway.reports")
 
@@ -84,13 +83,11 @@ class Reports:
         """All cells of the periods, exact up to the last entry written before the call."""
         await self.catch_up(org)
         keys = Keys(org)
-        try:
+        with TranslatedFaults():
             pipeline = self._redis.pipeline(transaction=False)
             for period in periods:
                 pipeline.hgetall(keys.cells(grain, period, axis))
             hashes = await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
         return [cell for period, values in zip(periods, hashes, strict=True) for cell in _cells(period, values)]
 
     async def cells_between(self, org: str, axis: str, from_ms: int, to_ms: int, grain: str) -> list[Cell]:
@@ -115,10 +112,8 @@ class Reports:
     async def apply_batch(self, org: str) -> int | None:
         """Apply the next entries; returns how many (0: somebody else did), or None where all are applied."""
         keys = Keys(org)
-        try:
+        with TranslatedFaults():
             checkpoint = cast(bytes, await self._redis.get(keys.checkpoint) or b"0-0")
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
         entries = await self._ledger.entries(org, after=checkpoint.decode(), count=_BATCH)
         if not entries:
             return None

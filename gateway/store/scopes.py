@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.billing.budget import WINDOWS
 from gateway.billing.errors import AlreadyExists, LedgerUnavailable, NotFound
@@ -14,7 +13,7 @@ from gateway.billing.principal import Principal, Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.store.keys import Keys
 from gateway.store.packed import ScopeState, flags_of, models_text, unpack_scope
-from gateway.store.scripts import Argument, ScriptRunner, load, unavailable
+from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 from gateway.wire.scopes import settings_json, stored_settings
 
 _BINDINGS_MAX = 10_000
@@ -72,11 +71,9 @@ class Scopes:
     ) -> list[tuple[ScopeSettings, ScopeState]]:
         """Scopes of one kind behind the id `after`, by id."""
         keys = Keys(org)
-        try:
+        with TranslatedFaults():
             first = f"({after}" if after else "-"
             ids = await self._redis.zrangebylex(keys.index(kind), first, "+", start=0, num=limit)
-        except RedisError as error:
-            raise unavailable(error) from error
         scopes = [Scope(kind, cast(bytes, member).decode()) for member in ids]
         if not scopes:
             return []
@@ -96,17 +93,13 @@ class Scopes:
 
     async def now_ms(self) -> int:
         """Redis's clock, the one all windows go by."""
-        try:
+        with TranslatedFaults():
             seconds, micros = await self._redis.time()
-        except RedisError as error:
-            raise unavailable(error) from error
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def _mget(self, keys: list[str]) -> list[bytes | None]:
-        try:
+        with TranslatedFaults():
             return cast(list[bytes | None], await self._redis.mget(keys))
-        except RedisError as error:
-            raise unavailable(error) from error
 
     async def _write(self, org: str, replaces: bytes, settings: ScopeSettings, secret_digest: str) -> tuple[str, int]:
         keys = Keys(org)
@@ -138,10 +131,8 @@ class Principals:
         if known is not None:
             self._known.move_to_end(digest)
             return known
-        try:
+        with TranslatedFaults():
             stored = await self._redis.get(Keys(org).digest(digest))
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
         if stored is None:
             return None
         principal = _principal(org, json.loads(stored))

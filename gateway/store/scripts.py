@@ -123,6 +123,17 @@ async def _evaluate(
         return await connection.read_response()
 
 
+class TranslatedFaults:
+    """Around every command that is not a script: what Redis, or the way to it, fails with becomes LedgerUnavailable."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, RedisError | OSError | TimeoutError):
+            raise unavailable(error) from error
+
+
 def unavailable(error: BaseException, *, maybe_applied: bool = True) -> LedgerUnavailable:
     """What a client hears when Redis does not answer; raise it `from` the cause, which only the log shows."""
     _log_outage(f"{type(error).__name__}: {error}")

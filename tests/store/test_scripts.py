@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import violations
 from gateway.store.connection import open_redis
 from gateway.store.embedded import EmbeddedRedis
 from gateway.store.ledger import Admitted, Ledger
-from gateway.store.scripts import Argument, RedisScripts, Reply, Script, load
-from tests.store.bench import RED, Bench, capture
+from gateway.store.scripts import Argument, RedisScripts, Reply, Script, TranslatedFaults, load
+from tests.store.bench import ORG, RED, Bench, capture
 
 NAMES = ("admit", "settle", "refund", "put_scope", "project", "claim_jobs")
 
@@ -108,3 +110,35 @@ def test_a_closed_port_is_the_ledger_that_cannot_be_reached(bench: Bench) -> Non
     with pytest.raises(LedgerUnavailable):
         bench.run(RedisScripts(away, 2).run(load("claim_jobs"), ["k"], [1, 1]))
     bench.run(away.aclose())
+
+
+@pytest.mark.parametrize(
+    "fault", [RedisConnectionError("gone"), ResponseError("LOADING"), OSError("no route"), TimeoutError()]
+)
+def test_every_fault_of_a_read_is_the_ledgers(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    """503 wherever it is met: the socket and the clock fail in other ways than redis-py does."""
+
+    async def fail(*_args: object, **_kwargs: object) -> None:
+        raise fault
+
+    for command in ("mget", "get", "zcard", "zrange", "zrangebylex", "xrange", "time"):
+        monkeypatch.setattr(bench.redis, command, fail)
+    for read in (
+        bench.scopes.get(ORG, RED),
+        bench.scopes.page(ORG, "team", after="", limit=1),
+        bench.scopes.now_ms(),
+        bench.ledger.entries(ORG),
+        bench.ledger.open_hold_count(ORG),
+        bench.ledger.open_holds(ORG),
+        bench.jobs.find("1", "s"),
+        bench.reports.catch_up(ORG),
+    ):
+        with pytest.raises(LedgerUnavailable) as unavailable:
+            bench.run(read)
+        assert fault is unavailable.value.__cause__
+
+
+def test_a_mistake_of_ours_is_not_redis_away() -> None:
+    """Else a bug would be served as an outage, and looked for in the wrong place."""
+    with pytest.raises(KeyError), TranslatedFaults():
+        raise KeyError
