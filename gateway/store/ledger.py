@@ -174,13 +174,35 @@ class Ledger:
                 yield entry
             page = await self.entries(org, after=page[-1].id)
 
-    async def open_holds(self, org: str, *, limit: int = _PAGE) -> list[OpenHold]:
-        """Holds of running calls, the next to expire first."""
-        keys = Keys(org)
+    async def open_holds(self, org: str, *, limit: int = _PAGE, after: tuple[int, str] | None = None) -> list[OpenHold]:
+        """Up to `limit` holds of running calls, the next to expire first; `after` is the last one's deadline and id.
+
+        Those that expire at one instant are in the order of their ids, so each stands on one page.
+        """
+        keys, holds = Keys(org), list[OpenHold]()
         with TranslatedFaults():
-            ids = [cast(bytes, member).decode() for member in await self._redis.zrange(keys.leases, 0, limit - 1)]
-            packed = await self._redis.mget([keys.hold(hold_id) for hold_id in ids]) if ids else []
-        return [_open_hold(hold_id, cast(bytes, value)) for hold_id, value in zip(ids, packed, strict=True) if value]
+            while wanted := limit - len(holds):
+                ids = await self._leases(keys.leases, wanted, after)
+                names = [keys.hold(hold_id) for _, hold_id in ids]
+                packed = cast(list[bytes | None], await self._redis.mget(names)) if names else []
+                # A hold that ended between the two reads is gone; another takes its place on the page.
+                holds += [_open_hold(hold_id, value) for (_, hold_id), value in zip(ids, packed, strict=True) if value]
+                if len(ids) < wanted:
+                    break
+                after = ids[-1]
+        return holds
+
+    async def _leases(self, key: str, count: int, after: tuple[int, str] | None) -> list[tuple[int, str]]:
+        """Deadlines and ids, the next to expire first."""
+        first, skipped = after[0] if after else "-inf", 0
+        if after:
+            same = cast(list[bytes], await self._redis.zrange(key, after[0], after[0], byscore=True))
+            skipped = sum(member.decode() <= after[1] for member in same)
+        found = cast(
+            list[tuple[bytes, float]],
+            await self._redis.zrange(key, first, "+inf", byscore=True, offset=skipped, num=count, withscores=True),
+        )
+        return [(int(deadline_ms), member.decode()) for member, deadline_ms in found]
 
     async def open_hold_count(self, org: str) -> int:
         with TranslatedFaults():

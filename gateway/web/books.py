@@ -30,6 +30,7 @@ _GRAINS = ("day", "month", "hour")
 _SCANNED_MAX = 20_000
 _DAYS_MAX = 800
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_HOLD_CURSOR = re.compile(r"([0-9]{1,15})-([0-9A-Za-z_-]{1,100})")
 _CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
@@ -110,9 +111,11 @@ class Books:
         return json_response({"data": page, "next_cursor": after})
 
     async def _holds(self, request: Request, caller: Caller) -> Response:
-        params = query(request, {"limit": "1000"})
-        holds = await self._ledger.open_holds(caller.org, limit=limit_of(params["limit"]))
-        return json_response({"data": [hold_json(hold) for hold in holds], "next_cursor": None})
+        params = query(request, {"limit": "1000", "cursor": ""})
+        limit = limit_of(params["limit"])
+        holds = await self._ledger.open_holds(caller.org, limit=limit, after=_hold_cursor(params["cursor"]))
+        last = f"{holds[-1].deadline_ms}-{holds[-1].id}" if len(holds) == limit else None
+        return json_response({"data": [hold_json(hold) for hold in holds], "next_cursor": last})
 
     async def _interval(self, first: str, last: str) -> tuple[int, int]:
         """Half-open, in ms. A date is a whole local day, both included; an instant is itself. Default: this month."""
@@ -245,6 +248,13 @@ def _place(cell: Cell, group: str, org: str) -> str:
 
 def _matches(entry: Entry, wanted: Mapping[str, str]) -> bool:
     return all(getattr(entry, name) == value for name, value in wanted.items())
+
+
+def _hold_cursor(text: str) -> tuple[int, str] | None:
+    match = _HOLD_CURSOR.fullmatch(text)
+    if text and not match:
+        raise InvalidRequest("cursor is the next_cursor of the page before.", param="cursor")
+    return (int(match[1]), match[2]) if match else None
 
 
 def _cursor(text: str) -> str | None:

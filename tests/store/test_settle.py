@@ -182,6 +182,26 @@ def test_a_resolved_hold_stays_as_its_own_tombstone(bench: Bench) -> None:
     assert TOMBSTONE_MS - 60_000 < bench.run(bench.redis.pttl(key)) <= TOMBSTONE_MS
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_open_holds_are_paged_each_once(bench: Bench, limit: int) -> None:
+    """Many expire in the same millisecond; some end while the pages are read, and leave no gap behind them."""
+    requests = [bench.call(1) for _ in range(20)]
+    bench.together([bench.ledger.admit(request) for request in requests])
+    bench.run(bench.redis.zadd(bench.keys.leases, {request.hold_id: 5_000 for request in requests[:10]}))
+    gone = bench.call(1, hold_id="h-gone")
+    bench.run(bench.redis.zadd(bench.keys.leases, {gone.hold_id: 5_000}))
+    seen: list[str] = []
+    after = None
+    while page := bench.run(bench.ledger.open_holds(bench.org, limit=limit, after=after)):
+        seen += [hold.id for hold in page]
+        deadline_ms = bench.run(bench.redis.zscore(bench.keys.leases, page[-1].id))
+        assert deadline_ms is not None
+        after = (int(deadline_ms), page[-1].id)
+        if len(page) < limit:
+            break
+    assert sorted(request.hold_id for request in requests) == sorted(seen)
+
+
 def test_open_holds_are_listed_the_next_to_expire_first(bench: Bench) -> None:
     """Who holds what since when, for the list of running calls."""
     first, second = bench.call(10), bench.call(20, BY_ROBOT)

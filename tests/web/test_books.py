@@ -2,6 +2,7 @@
 
 import csv
 import io
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,7 +12,7 @@ import pytest
 
 from gateway.billing.errors import UnsupportedGrouping
 from gateway.web.books import grouping
-from tests.stack import Admin, Process, bearer, chat
+from tests.stack import Admin, Process, Stack, bearer, chat
 
 ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
 SUMS = ("requests", "cost_nano_usd", "estimated_nano_usd")
@@ -191,6 +192,34 @@ def test_a_cursor_that_is_none_is_refused(admin: Admin, cursor: str) -> None:
 def test_no_hold_is_left_of_calls_that_ended(admin: Admin, spent: list[dict[str, Any]]) -> None:
     """The list is that of running calls."""
     assert {"data": [], "next_cursor": None} == admin.get("/holds")
+    assert {"data": [], "next_cursor": None} == admin.get("/holds", cursor="1795219200000-anything")
+    for cursor in ("x", "1", "-1", "1-", "1-é", f"{'9' * 30}-a"):
+        response = admin.http.get("/admin/v1/holds", params={"cursor": cursor})
+        assert (400, "cursor") == (response.status_code, response.json()["error"]["param"])
+
+
+def test_running_calls_are_paged(admin: Admin, stack: Stack, gateway: Process) -> None:
+    """Each hold on one page; the last page says that it is the last."""
+    key = admin.key("runners")["key"]
+    with ThreadPoolExecutor(3) as pool:
+        calls = [
+            pool.submit(
+                httpx.post,
+                f"{gateway.url}/api/chat-completions/",
+                json=chat("[[fault:withhold]]"),
+                headers=bearer(key),
+                timeout=30,
+            )
+            for _ in range(3)
+        ]
+        stack.emulator.get("/__withheld", params={"at_least": "3"})
+        pages = [admin.get("/holds", limit="2")]
+        while pages[-1]["next_cursor"]:
+            pages.append(admin.get("/holds", limit="2", cursor=pages[-1]["next_cursor"]))
+        stack.emulator.post("/__release")
+        assert [200] * 3 == [call.result().status_code for call in calls]
+    assert [2, 1] == [len(page["data"]) for page in pages]
+    assert 3 == len({hold["id"] for page in pages for hold in page["data"]})
 
 
 def days_around_now() -> tuple[str, str, str]:
