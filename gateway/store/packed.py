@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.billing.budget import WINDOWS, Balance, Spans, Window
+from gateway.billing.errors import LedgerUnavailable
 
 _NUMBERS = struct.Struct("<18d")
+_LAYOUT = 1
 _BLOCKED, _REVOKED = 1, 2
 
 
@@ -41,8 +43,11 @@ class ScopeState:
 
 
 def unpack_scope(packed: bytes) -> ScopeState:
+    """Read one scope. Raises LedgerUnavailable: it is of a layout that this version cannot read."""
+    if len(packed) < _NUMBERS.size or struct.unpack_from("<d", packed)[0] != _LAYOUT:
+        raise LedgerUnavailable("A scope is stored in a form that this version of the gateway cannot read.")
     numbers = [int(number) for number in _NUMBERS.unpack_from(packed)]
-    _version, flags, expires_at_ms = numbers[:3]
+    _layout, flags, expires_at_ms = numbers[:3]
     limits = {window: limit for window, limit in zip(WINDOWS, numbers[3:7], strict=True) if limit >= 0}
     total = (0, numbers[7], numbers[8])
     moving = [(numbers[i], numbers[i + 1], numbers[i + 2]) for i in (9, 12, 15)]

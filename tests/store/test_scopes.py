@@ -1,13 +1,14 @@
 """Scopes: created once, changed by whoever read them last, and never at the cost of what they already count."""
 
 import json
+import struct
 from dataclasses import replace
 from typing import cast
 
 import pytest
 
 from gateway.billing.budget import WINDOWS, Budget
-from gateway.billing.errors import AlreadyExists, NotFound
+from gateway.billing.errors import AlreadyExists, LedgerUnavailable, NotFound
 from gateway.billing.principal import Principal, Scope, digest_of
 from gateway.billing.scope import ScopeSettings
 from gateway.store.scopes import BooksMismatch, Principals, ensure_organisation
@@ -198,6 +199,16 @@ def test_an_organisation_is_made_once_and_keeps_its_zone(bench: Bench) -> None:
         bench.run(ensure_organisation(bench.scopes, replace(fresh, timezone="UTC")))
     with pytest.raises(BooksMismatch, match="sunday"):
         bench.run(ensure_organisation(bench.scopes, replace(fresh, first_weekday="monday")))
+
+
+@pytest.mark.parametrize(
+    "packed", [b"", b"\0" * 143, struct.pack("<18d", 2, *[0] * 17), struct.pack("<18d", *[0] * 18)]
+)
+def test_a_scope_of_another_layout_is_not_guessed_at(bench: Bench, packed: bytes) -> None:
+    """Its numbers would be read as this layout's: balances of noise."""
+    bench.run(bench.redis.set(bench.keys.state(RED), packed))
+    with pytest.raises(LedgerUnavailable, match="cannot read"):
+        bench.run(bench.scopes.get(ORG, RED))
 
 
 def test_a_key_without_limits_says_so(bench: Bench) -> None:

@@ -4,11 +4,12 @@
 -- ARGV  1 hold id  2 required (nano-USD)  3 model  4 lease (ms)  5 JSON about the hold
 --       6..11 start and end (ms) of day, week, month as the gateway sees them
 -- Returns {"admitted", admitted_at, deadline}
+--      or {"resolved", "captured" | "released" | "expired"}: this id's hold has ended already; nothing is placed
 --      or {"stale_window", now}: the windows do not contain Redis's clock
 --      or {"unknown_scope" | "revoked" | "expired" | "blocked" | "model_not_allowed", scope number}
 --      or {"budget_exceeded" | "budget_held", scope number, window number, limit, spent, held, start}
 -- Order of refusals: 401, 403, 402, 429; within each the outermost scope.
--- Sending the same id again answers as the first time and places nothing more.
+-- Sending the same id again, while its hold is open, answers as the first time and places nothing more.
 
 local required, model, lease = amount(ARGV[2]), ARGV[3], amount(ARGV[4])
 local now = now_ms()

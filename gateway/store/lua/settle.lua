@@ -3,7 +3,9 @@
 -- KEYS  1 hold  2 leases  3 ledger stream  4.. the scopes it was held at, outermost first
 -- ARGV  1 hold id  2 "capture" or "release"  3 charge (nano-USD; 0 for a release)  4 JSON of the entry
 --       5 how long the tombstone stays (ms)
--- Returns {"settled", entry id, now} or {"resolved", how it ended, posted} or {"unknown"}
+-- Returns {"settled", entry id, now} or {"resolved", "captured" | "released" | "expired", posted}: it had ended before
+--      or {"unknown"}: no such hold. A capture then writes nothing; a release leaves a tombstone, on which an admission
+--      that is still on its way is answered "resolved"
 -- The first write is a ZREM: above maxmemory Redis refuses the rest of a script only if its first write may grow memory,
 -- so that what runs can still be settled while admissions are refused.
 
