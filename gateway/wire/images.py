@@ -114,15 +114,10 @@ class ImageMeter:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """A question about one job. `body` is what to send upstream."""
+    """A question about one job. Both are strings, as documented, though the submission answers an integer."""
 
     jobid: str
     signature: str
-
-    @property
-    def body(self) -> bytes:
-        """The documented shape: both are strings, though the submission answers an integer."""
-        return encode({"jobid": self.jobid, "signature": self.signature})
 
 
 def inspect_poll(fields: JSONObject) -> Poll:
@@ -140,12 +135,6 @@ def poll_state(body: bytes) -> PollState:
     if status == "success":
         return "success"
     return "error" if status == "error" else "pending"
-
-
-def poll_image_url(body: bytes) -> str | None:
-    """Where the finished image is, if the answer says so."""
-    url = (_object_of(body) or {}).get("image_url")
-    return url if isinstance(url, str) and url else None
 
 
 _FIELDS = (

@@ -16,7 +16,6 @@ from gateway.wire.images import (
     PollState,
     inspect_image,
     inspect_poll,
-    poll_image_url,
     poll_state,
 )
 
@@ -149,7 +148,6 @@ def test_a_poll_names_its_job_by_number_or_digits(jobid: Any) -> None:
     """The submission answers an integer, the documented poll sends a string."""
     poll = inspect_poll({"jobid": jobid, "signature": "abcxyz123"})
     assert ("12345678", "abcxyz123") == (poll.jobid, poll.signature)
-    assert b'{"jobid":"12345678","signature":"abcxyz123"}' == poll.body
 
 
 @pytest.mark.parametrize(
@@ -175,19 +173,18 @@ def test_a_poll_without_a_job_is_refused_by_name(fields: dict[str, Any], param: 
 
 
 @pytest.mark.parametrize(
-    ("body", "state", "url"),
+    ("body", "state"),
     [
-        (b'{"status":"success","image_url":"https://i/1.png","message":"success"}', "success", "https://i/1.png"),
-        (b'{"status":"success","image_url":null}', "success", None),
-        (b'{"status":"error","message":"failed"}', "error", None),
-        (b'{"status":"processing","image_url":null}', "pending", None),
-        (b'{"status":null}', "pending", None),
-        (b"{}", "pending", None),
-        (b"<html>", "pending", None),
-        (b"[]", "pending", None),
+        (b'{"status":"success","image_url":"https://i/1.png","message":"success"}', "success"),
+        (b'{"status":"success","image_url":null}', "success"),
+        (b'{"status":"error","message":"failed"}', "error"),
+        (b'{"status":"processing","image_url":null}', "pending"),
+        (b'{"status":null}', "pending"),
+        (b"{}", "pending"),
+        (b"<html>", "pending"),
+        (b"[]", "pending"),
     ],
 )
-def test_what_is_neither_success_nor_error_is_pending(body: bytes, state: PollState, url: str | None) -> None:
+def test_what_is_neither_success_nor_error_is_pending(body: bytes, state: PollState) -> None:
     """The pending state is not documented; a job must not be refunded for a word nobody knows."""
     assert state == poll_state(body)
-    assert url == poll_image_url(body)
