@@ -124,12 +124,15 @@ def find_admin_key() -> str:
         return given
     path = Path(os.environ.get("GATEWAY_DATA_DIR") or ".gateway") / "admin-key"
     try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError as error:
+        key, reason = path.read_text(encoding="ascii").strip(), "it is empty"
+    except (OSError, UnicodeDecodeError) as error:
+        key, reason = "", getattr(error, "strerror", None) or "not plain text"
+    if not key:
         raise CommandError(
             f"no administrator's key: set GATEWAY_ADMIN_KEY, or set GATEWAY_DATA_DIR to the gateway's data"
-            f" directory ({path}: {error.strerror})"
-        ) from error
+            f" directory ({path}: {reason})"
+        )
+    return key
 
 
 def path_of(collection: str, identity: str, action: str | None = None) -> str:

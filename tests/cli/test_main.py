@@ -87,6 +87,18 @@ def test_the_admin_key_is_read_from_the_data_directory(
     assert "Bearer sk-from-file" == control_plane.requests[0].authorization
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff"])
+def test_a_file_without_an_admin_key_is_as_good_as_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    """An empty bearer token would only hear that it is missing."""
+    (tmp_path / "admin-key").write_bytes(content)
+    monkeypatch.delenv("GATEWAY_ADMIN_KEY", raising=False)
+    monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path))
+    assert 1 == main(["teams", "list"])
+    assert "no administrator's key" in capsys.readouterr().err
+
+
 def test_a_missing_admin_key_is_explained_without_any_call(
     control_plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
