@@ -72,7 +72,7 @@ class Gateway:
         self._scopes = Scopes(self._redis, scripts)
         tasks = Tasks()
         upstream_keys = {DEFAULT_ORG: settings.upstream_api_key}
-        auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG)
+        auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG, calendar)
         self.services = Services(
             auth=auth,
             prices=prices,

@@ -161,6 +161,22 @@ class UnsupportedMediaType(GatewayError):
     code = "unsupported_media_type"
 
 
+class RequestExceedsLimit(InvalidRequest):
+    """More than a whole minute's worth of a rate: waiting would not help."""
+
+    code = "request_exceeds_limit"
+
+
+class RateLimitExceeded(GatewayError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class ConcurrencyLimitExceeded(RateLimitExceeded):
+    code = "concurrency_limit_exceeded"
+
+
 class BudgetHeld(GatewayError):
     """Only money held by running calls is in the way: it may come back within seconds."""
 

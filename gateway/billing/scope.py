@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.billing.budget import Budget
+from gateway.billing.limits import NO_LIMITS, Limits
 from gateway.billing.principal import Role, Scope, ScopeKind
 
 
@@ -29,6 +30,7 @@ class ScopeSettings:
     created_at_ms: int = 0
     timezone: str = ""
     first_weekday: str = "monday"
+    limits: Limits = NO_LIMITS
 
     @property
     def scope(self) -> Scope:

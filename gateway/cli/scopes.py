@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gateway.billing.budget import WINDOWS
+from gateway.billing.limits import RATE_OF_LIMIT
 from gateway.billing.money import parse_usd
 from gateway.cli.control_plane import ControlPlane, JSONObject, add_connection_arguments, connect, path_of
 from gateway.cli.errors import CommandError
@@ -105,6 +106,14 @@ def add_setting_arguments(parser: argparse.ArgumentParser, fields: Sequence[Fiel
         metavar="WINDOW=USD",
         help=f"such as month=25.00; windows: {', '.join(WINDOWS)}; may be repeated",
     )
+    parser.add_argument(
+        "--limit",
+        dest="limits",
+        action="append",
+        type=limit,
+        metavar="NAME=COUNT",
+        help=f"such as requests_per_minute=60, or =none; names: {', '.join(RATE_OF_LIMIT)}; may be repeated",
+    )
     models = parser.add_mutually_exclusive_group()
     models.add_argument(
         "--model",
@@ -133,11 +142,25 @@ def budget(text: str) -> JSONObject:
     return {"window": window, "limit_usd": limit_usd}
 
 
+def limit(text: str) -> tuple[str, int | None]:
+    """Read `requests_per_minute=60` as a name and a count, None for `=none`; argparse shows what is wrong."""
+    name, _, count = text.partition("=")
+    if name not in RATE_OF_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text!r}: the name must be one of {', '.join(RATE_OF_LIMIT)}")
+    if count == "none":
+        return name, None
+    if not count.isascii() or not count.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: the count must be a whole number, or none")
+    return name, int(count)
+
+
 def settings_of(group: Group, arguments: argparse.Namespace) -> JSONObject:
     """The body with what was given and nothing else, so that a change leaves the rest as it is."""
     names = [*(field.name for field in group.fields), "budgets", "models"]
     given = {name: getattr(arguments, name, None) for name in names}
     body = {name: value for name, value in given.items() if value is not None}
+    if arguments.limits:
+        body["limits"] = dict(arguments.limits)
     if getattr(arguments, "all_models", False):
         body["models"] = None
     return body
@@ -210,7 +233,7 @@ def print_scope(group: Group, scope: Mapping[str, Any], *, as_json: bool) -> Non
         "revoked_at",
         "models",
     )
-    print_fields({name: scope.get(name) for name in dict.fromkeys(names)})
+    print_fields({name: scope.get(name) for name in dict.fromkeys(names)} | (scope.get("limits") or {}))
     budgets = scope.get("budgets") or []
     if budgets:
         print()

@@ -14,8 +14,8 @@ from typing import Literal, cast
 from redis.asyncio import Redis
 
 from gateway.billing.principal import Principal
+from gateway.store.admission import HoldRequest
 from gateway.store.keys import Keys, job_digest, job_pointer
-from gateway.store.ledger import HoldRequest
 from gateway.store.scripts import ScriptRunner, TranslatedFaults, load
 
 KEEP_MS = 7 * 24 * 3600 * 1000

@@ -10,7 +10,7 @@ import hashlib
 from gateway.billing.principal import Scope
 
 SCHEMA = "gw:schema"
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 
 def job_pointer(digest: str) -> str:

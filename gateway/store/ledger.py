@@ -7,16 +7,17 @@ is corrected by `stale_window`.
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
 
-from gateway.billing.budget import WINDOWS, Calendar, Span, Spans, Window
+from gateway.billing.budget import Calendar, Spans
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import Entry, EntryType, OpenHold, Posting
-from gateway.billing.principal import Principal, Scope
+from gateway.billing.principal import Principal
+from gateway.store.admission import Decision, HoldRequest, decision_of
 from gateway.store.keys import Keys
 from gateway.store.packed import unpack_hold
 from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
@@ -25,55 +26,6 @@ TOMBSTONE_MS = 48 * 3600 * 1000
 _PAGE = 1000
 
 _Rows = list[tuple[bytes, dict[bytes, bytes]]]
-
-
-@dataclass(frozen=True, slots=True)
-class HoldRequest:
-    """What admission needs to know of one call."""
-
-    hold_id: str
-    request_id: str
-    principal: Principal
-    kind: str
-    model: str
-    amount_nano_usd: int
-    price_version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    admitted_at_ms: int
-    deadline_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The state of a scope forbids the call. `reason`: unknown_scope, revoked, expired, blocked, model_not_allowed."""
-
-    reason: str
-    scope: Scope
-
-
-@dataclass(frozen=True, slots=True)
-class OverBudget:
-    """A limit would be passed: by what is spent (402), or only by what running calls hold (`only_held`, 429)."""
-
-    scope: Scope
-    window: Window
-    span: Span
-    limit_nano_usd: int
-    spent_nano_usd: int
-    held_nano_usd: int
-    required_nano_usd: int
-    only_held: bool
-
-    @property
-    def room_nano_usd(self) -> int:
-        """The most a call could cost and still not be refused for good."""
-        return self.limit_nano_usd - self.spent_nano_usd
-
-
-Decision = Admitted | Refused | OverBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +60,8 @@ class Ledger:
             spans = self._spans_at(now_ms)
             reply = await self._scripts.run(self._admit, self._admit_keys(request), self._admit_args(request, spans))
             if reply[0] != b"stale_window":
-                return _decision(reply, request, self._calendar)
-            now_ms = cast(int, reply[1])
+                return decision_of(reply, request, self._calendar)
+            now_ms = cast(list[int], reply[1])[0]
         raise LedgerUnavailable("Redis's clock jumps between calls; check its machine's time synchronisation.")
 
     async def settle(self, request: HoldRequest, posting: Posting) -> Settled:
@@ -127,6 +79,7 @@ class Ledger:
                 posting.cost_nano_usd,
                 _entry_json(request, posting),
                 TOMBSTONE_MS,
+                posting.usage.prompt_tokens + posting.usage.completion_tokens if posting.type == "capture" else 0,
             ],
         )
         match reply:
@@ -223,7 +176,16 @@ class Ledger:
         for span in (spans.day, spans.week, spans.month):
             borders += [span.start_ms, cast(int, span.end_ms)]
         about = json.dumps(_about(request), separators=(",", ":"))
-        return [request.hold_id, request.amount_nano_usd, request.model, self._lease_ms, about, *borders]
+        return [
+            request.hold_id,
+            request.amount_nano_usd,
+            request.model,
+            self._lease_ms,
+            about,
+            *borders,
+            request.tokens,
+            request.images,
+        ]
 
 
 def _states(keys: Keys, principal: Principal) -> list[str]:
@@ -253,29 +215,6 @@ def _entry_json(request: HoldRequest, posting: Posting) -> str:
         "flags": posting.flags,
     }
     return json.dumps(facts, separators=(",", ":"))
-
-
-def _decision(reply: Sequence[object], request: HoldRequest, calendar: Calendar) -> Decision:
-    outcome = cast(bytes, reply[0]).decode()
-    numbers = cast(Sequence[int], reply[1:])
-    if outcome == "admitted":
-        return Admitted(admitted_at_ms=numbers[0], deadline_ms=numbers[1])
-    if outcome == "resolved":
-        raise LedgerUnavailable(f"hold {request.hold_id} has already ended; ask again with a new request")
-    scope = request.principal.scopes()[numbers[0] - 1]
-    if outcome not in ("budget_exceeded", "budget_held"):
-        return Refused(outcome, scope)
-    window = WINDOWS[numbers[1] - 1]
-    return OverBudget(
-        scope=scope,
-        window=window,
-        span=Span(0, None) if window == "total" else calendar.spans_at(numbers[5]).of(window),
-        limit_nano_usd=numbers[2],
-        spent_nano_usd=numbers[3],
-        held_nano_usd=numbers[4],
-        required_nano_usd=request.amount_nano_usd,
-        only_held=outcome == "budget_held",
-    )
 
 
 def _entry(entry_id: str, fields: dict[bytes, bytes]) -> Entry:

@@ -1,26 +1,34 @@
-"""The packed scope, layout 1, as Python reads it (ADR 0003). Only the scripts write it."""
+"""The packed scope, layout 2, as Python reads it (ADR 0003). Only the scripts write it."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.billing.budget import WINDOWS, Balance, Spans, Window
 from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.limits import RATE_OF_LIMIT, Allowance, Left, Limits, Rate
 
-_NUMBERS = struct.Struct("<18d")
-_LAYOUT = 1
+_NUMBERS = struct.Struct("<27d")
+_LAYOUT = 2
 _BLOCKED, _REVOKED = 1, 2
+_MINUTE_MS = 60_000
+_LIMIT_OF = {rate: limit for limit, rate in RATE_OF_LIMIT.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeState:
-    """What admission knows of one scope. `limits` are nano-USD; windows without a limit are absent."""
+    """What admission knows of one scope. `limits` are nano-USD; windows without one are absent. `rates` are its rate
+    limits."""
 
     blocked: bool
     revoked: bool
     expires_at_ms: int
     limits: dict[Window, int]
     models: tuple[str, ...] | None
+    rates: Limits
+    _arrivals_ms: dict[Rate, int]
+    _tokens_held: int
+    calls_open: int
     _windows: dict[Window, tuple[int, int, int]]
 
     def balance(self, window: Window, now: Spans) -> Balance:
@@ -31,6 +39,17 @@ class ScopeState:
             return Balance(span, 0, 0)
         return Balance(span, spent, held)
 
+    def left(self, rate: Rate, now_ms: int) -> Left | None:
+        """What is left of a limit at an instant of Redis's clock; None where there is no limit."""
+        limit = getattr(self.rates, _LIMIT_OF[rate])
+        if limit is None:
+            return None
+        if rate == "concurrent":
+            return Left(limit, max(0, limit - self.calls_open), 0)
+        held = self._tokens_held if rate == "tokens" else 0
+        used_ms = max(0, self._arrivals_ms[rate] - now_ms) + -(-held * _MINUTE_MS // limit)
+        return Left(limit, max(0, (_MINUTE_MS - used_ms) * limit // _MINUTE_MS), used_ms)
+
     @property
     def spent_nano_usd(self) -> int:
         """All this scope ever spent."""
@@ -40,6 +59,28 @@ class ScopeState:
     def held_nano_usd(self) -> int:
         """All its open holds, whatever window they were admitted in."""
         return self._windows["total"][2]
+
+
+def tightest(states: Sequence[ScopeState], spans: Spans, now_ms: int) -> Allowance:
+    """What is left below the tightest of several scopes, outermost first: what the admission script tells, from a look.
+
+    The outermost is the organisation, whose money is not told.
+    """
+    money = [
+        max(0, limit - balance.spent_nano_usd - balance.held_nano_usd)
+        for state in states[1:]
+        for window, limit in state.limits.items()
+        for balance in (state.balance(window, spans),)
+    ]
+    return Allowance(
+        requests=_least(state.left("requests", now_ms) for state in states),
+        tokens=_least(state.left("tokens", now_ms) for state in states),
+        budget_nano_usd=min(money, default=None),
+    )
+
+
+def _least(lefts: Iterable[Left | None]) -> Left | None:
+    return min((left for left in lefts if left is not None), key=lambda left: left.remaining, default=None)
 
 
 def unpack_scope(packed: bytes) -> ScopeState:
@@ -58,6 +99,10 @@ def unpack_scope(packed: bytes) -> ScopeState:
         expires_at_ms=expires_at_ms,
         limits=limits,
         models=tuple(names.split("\n")[1:-1]) if names else None,
+        rates=Limits(*(limit if limit >= 0 else None for limit in numbers[18:22])),
+        _arrivals_ms={"requests": numbers[22], "tokens": numbers[23], "images": numbers[24]},
+        _tokens_held=numbers[25],
+        calls_open=numbers[26],
         _windows=dict(zip(WINDOWS, (total, *moving), strict=True)),
     )
 
@@ -74,7 +119,7 @@ def models_text(models: Iterable[str] | None) -> str:
     return "" if models is None else "\n" + "".join(f"{name}\n" for name in models)
 
 
-_HOLD_NUMBERS = struct.Struct("<9d")
+_HOLD_NUMBERS = struct.Struct("<10d")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import cast
 
 from redis.asyncio import Redis
@@ -85,11 +85,16 @@ class Scopes:
             if settings is not None and state is not None
         ]
 
-    async def states(self, principal: Principal) -> list[ScopeState | None]:
-        """State of every scope above a call, outermost first; None where one does not exist."""
+    async def look(self, principal: Principal) -> tuple[list[ScopeState | None], int]:
+        """State of every scope above a call, outermost first, and Redis's clock (ms); None where one does not exist."""
         keys = Keys(principal.org)
-        packed = await self._mget([keys.state(scope) for scope in principal.scopes()])
-        return [None if value is None else unpack_scope(value) for value in packed]
+        with TranslatedFaults():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.mget([keys.state(scope) for scope in principal.scopes()])
+            pipeline.time()
+            packed, (seconds, micros) = await pipeline.execute()
+        states = [None if value is None else unpack_scope(value) for value in packed]
+        return states, int(seconds) * 1000 + int(micros) // 1000
 
     async def now_ms(self) -> int:
         """Redis's clock, the one all windows go by."""
@@ -177,6 +182,7 @@ def _put_args(replaces: bytes, settings: ScopeSettings, binds_secret: bool) -> l
         *(limits.get(window, "") for window in WINDOWS),
         models_text(settings.models),
         json.dumps(binding, separators=(",", ":")) if binds_secret else "",
+        *("" if (limit := getattr(settings.limits, f.name)) is None else limit for f in fields(settings.limits)),
     ]
 
 

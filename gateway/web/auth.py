@@ -4,13 +4,16 @@ import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from gateway.billing.budget import Calendar
 from gateway.billing.errors import (
     ExpiredAPIKey,
     InvalidAPIKey,
     MissingAPIKey,
 )
+from gateway.billing.limits import Allowance
 from gateway.billing.principal import Principal, Role, Scope, digest_of, organisation_of
-from gateway.store.ledger import Refused
+from gateway.store.admission import Refused
+from gateway.store.packed import tightest
 from gateway.store.scopes import Principals, Scopes
 from gateway.web.errors import refusal
 
@@ -29,13 +32,20 @@ class Caller:
 
 class Authenticator:
     def __init__(
-        self, principals: Principals, scopes: Scopes, admin_key: str, orgs: Collection[str], default_org: str
+        self,
+        principals: Principals,
+        scopes: Scopes,
+        admin_key: str,
+        orgs: Collection[str],
+        default_org: str,
+        calendar: Calendar,
     ) -> None:
         self._principals = principals
         self._scopes = scopes
         self._admin_digest = digest_of(admin_key)
         self._orgs = orgs
         self._default_org = default_org
+        self._calendar = calendar
 
     async def principal(self, authorization: bytes | None, x_api_key: bytes | None) -> Principal:
         """The owner of the sub-key a call carries.
@@ -54,19 +64,24 @@ class Authenticator:
             raise InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
         return found
 
-    async def check_state(self, principal: Principal) -> None:
-        """For what passes no admission: refuse a key that is revoked or expired, or has a blocked scope above it."""
-        states = await self._scopes.states(principal)
-        key = states[-1]
-        if key is None or key.revoked:
+    async def check_state(self, principal: Principal) -> Allowance:
+        """For what passes no admission: refuse a key that is revoked or expired, or has a blocked scope above it.
+
+        Returns what is left to it: answers without an admission tell that, too.
+        """
+        found, now_ms = await self._scopes.look(principal)
+        states = [state for state in found if state is not None]
+        if len(states) < len(found):
             raise InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
-        if key.expires_at_ms and await self._scopes.now_ms() >= key.expires_at_ms:
+        key = states[-1]
+        if key.revoked:
+            raise InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
+        if key.expires_at_ms and now_ms >= key.expires_at_ms:
             raise ExpiredAPIKey("This API key has expired; ask your team's administrator for a new one.")
         for scope, state in zip(principal.scopes(), states, strict=True):
-            if state is None:
-                raise InvalidAPIKey("This API key is not valid here: its team or user no longer exists.")
             if state.blocked:
                 raise refusal(Refused("blocked", scope))
+        return tightest(states, self._calendar.spans_at(now_ms), now_ms)
 
     async def sees_organisation(self, principal: Principal) -> bool:
         """Whether the owner of a sub-key may know what the whole organisation spends."""

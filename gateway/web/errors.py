@@ -6,15 +6,19 @@ from gateway.billing.budget import Window, instant
 from gateway.billing.errors import (
     BudgetExceeded,
     BudgetHeld,
+    ConcurrencyLimitExceeded,
     ExpiredAPIKey,
     GatewayError,
     InvalidAPIKey,
     ModelNotAllowed,
+    RateLimitExceeded,
+    RequestExceedsLimit,
     ScopeBlocked,
 )
+from gateway.billing.limits import Allowance, Left, Rate
 from gateway.billing.money import format_usd
 from gateway.billing.principal import Scope
-from gateway.store.ledger import OverBudget, Refused
+from gateway.store.admission import OverBudget, RateLimited, Refused
 from gateway.wire.strictjson import encode
 
 Header = tuple[bytes, bytes]
@@ -54,13 +58,15 @@ def error_answer(error: GatewayError, beside: Mapping[str, object] | None = None
     return error.status, headers, body
 
 
-def refusal(decision: Refused | OverBudget, *, sees_organisation: bool = False) -> GatewayError:
+def refusal(decision: Refused | OverBudget | RateLimited, *, sees_organisation: bool = False) -> GatewayError:
     """Turn an admission's refusal into the error its caller sees.
 
     What the whole organisation spends is told only to those who may see it.
     """
     if isinstance(decision, OverBudget):
         return _money_refusal(decision, told=sees_organisation or decision.scope.kind != "organisation")
+    if isinstance(decision, RateLimited):
+        return _rate_refusal(decision)
     where = {"scope": decision.scope.kind, "id": decision.scope.id}
     match decision.reason:
         case "expired":
@@ -76,6 +82,31 @@ def refusal(decision: Refused | OverBudget, *, sees_organisation: bool = False) 
             )
         case _:
             return InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
+
+
+_RATE_WORDS: Mapping[Rate, str] = {
+    "requests": "requests a minute",
+    "tokens": "tokens a minute",
+    "images": "images a minute",
+    "concurrent": "calls at once",
+}
+
+
+def _rate_refusal(limited: RateLimited) -> GatewayError:
+    name, words = _name(limited.scope), _RATE_WORDS[limited.rate]
+    details = {"scope": limited.scope.kind, "id": limited.scope.id, "limit": limited.limit, "rate": limited.rate}
+    if limited.retry_after_ms is None:
+        return RequestExceedsLimit(
+            f"{name} may use {limited.limit} {words}, and this one call asks for more; ask for less in one call.",
+            details=details,
+        )
+    retry_after_s = max(1, -(-limited.retry_after_ms // 1000))
+    kind = ConcurrencyLimitExceeded if limited.rate == "concurrent" else RateLimitExceeded
+    return kind(
+        f"{name} may use {limited.limit} {words}; try again in {retry_after_s} s.",
+        details=details,
+        retry_after_s=retry_after_s,
+    )
 
 
 def _money_refusal(over: OverBudget, *, told: bool) -> GatewayError:
@@ -119,3 +150,24 @@ def _spent_message(over: OverBudget, resets_at: str | None, *, told: bool) -> st
 
 def _name(scope: Scope) -> str:
     return "The organisation" if scope.kind == "organisation" else f"{scope.kind.capitalize()} {scope.id}"
+
+
+def allowance_headers(allowance: Allowance) -> list[Header]:
+    """What is left, in the headers OpenAI's clients know; a header without a limit behind it is left out."""
+    headers = []
+    for name, left in ((b"requests", allowance.requests), (b"tokens", allowance.tokens)):
+        if left is not None:
+            headers += [
+                (b"x-ratelimit-limit-" + name, str(left.limit).encode()),
+                (b"x-ratelimit-remaining-" + name, str(left.remaining).encode()),
+                (b"x-ratelimit-reset-" + name, _reset(left)),
+            ]
+    if allowance.budget_nano_usd is not None:
+        headers.append((b"x-gateway-budget-remaining-usd", format_usd(allowance.budget_nano_usd).encode()))
+    return headers
+
+
+def _reset(left: Left) -> bytes:
+    """Whole seconds in the form of Go's durations, as OpenAI writes them: 1s, 6m0s."""
+    minutes, seconds = divmod(-(-left.reset_ms // 1000), 60)
+    return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds

@@ -42,6 +42,8 @@ class Exchange:
         self.finished = False
         self.status = 0
         self._unread = True
+        self.told: list[Header] = []
+        """Headers every answer from here on carries: what is left of limits and budgets."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (lower-case name), or None."""
@@ -81,7 +83,7 @@ class Exchange:
     async def start(self, status: int, headers: Sequence[Header]) -> None:
         self.started = True
         self.status = status
-        head = [*headers, (b"x-request-id", self.request_id.encode())]
+        head = [*headers, (b"x-request-id", self.request_id.encode()), *self.told]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
 
     async def write(self, chunk: bytes) -> None:

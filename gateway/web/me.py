@@ -5,6 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.billing.budget import Calendar
+from gateway.billing.limits import RATE_OF_LIMIT
 from gateway.billing.money import format_usd
 from gateway.billing.prices import PriceList
 from gateway.store.packed import ScopeState
@@ -29,19 +30,26 @@ class Me:
     async def _me(self, request: Request) -> Response:
         principal = await self._auth.principal(raw_header(request, "authorization"), raw_header(request, "x-api-key"))
         await self._auth.check_state(principal)
-        spans = self._calendar.spans_at(await self._scopes.now_ms())
+        now_ms = await self._scopes.now_ms()
+        spans = self._calendar.spans_at(now_ms)
         rows = [await self._scopes.get(principal.org, scope) for scope in principal.scopes()]
         key, key_state = rows[-1]
         states = [state for _, state in rows]
         # What the whole organisation spends is told only to those who may see it.
         seen = rows if key.role in SEE_ORGANISATION else rows[1:]
-        visible = [scope_json(settings, state, spans) | {"scope": settings.kind} for settings, state in seen]
+        visible = [
+            {
+                "scope": settings.kind,
+                "id": settings.id,
+                "budgets": scope_json(settings, state, spans)["budgets"],
+                "limits": limits_json(state, now_ms),
+            }
+            for settings, state in seen
+        ]
         return json_response(
             {
                 "key": {"id": key.id, "name": key.name, "team": principal.team, "user": principal.user},
-                "scopes": [
-                    {"scope": row["scope"], "id": row["id"], "budgets": row["budgets"], "limits": {}} for row in visible
-                ],
+                "scopes": visible,
                 "models": allowed_models(self._prices, states),
                 "usage": {
                     "today_usd": format_usd(key_state.balance("day", spans).spent_nano_usd),
@@ -49,6 +57,15 @@ class Me:
                 },
             }
         )
+
+
+def limits_json(state: ScopeState, now_ms: int) -> dict[str, object]:
+    """Each limit with what is left of it now, and after how many milliseconds all of it is back."""
+    return {
+        name: {"limit": left.limit, "remaining": left.remaining, "reset_ms": left.reset_ms}
+        for name, rate in RATE_OF_LIMIT.items()
+        if (left := state.left(rate, now_ms)) is not None
+    }
 
 
 def allowed_models(prices: PriceList, states: list[ScopeState]) -> list[str]:

@@ -25,7 +25,7 @@ from gateway.metrics import CallRecord
 from gateway.store.jobs import KEEP_MS, Job
 from gateway.upstream.leg import UpstreamFault, UpstreamRequest, whole
 from gateway.web.edge import answer_call
-from gateway.web.errors import Header
+from gateway.web.errors import Header, allowance_headers
 from gateway.web.exchange import Exchange, Message, Receive, Send
 from gateway.web.proxy import new_request_id
 from gateway.web.services import Services
@@ -144,7 +144,7 @@ class PollHandler:
         principal = None
         if authorization is not None or x_api_key is not None:
             principal = record.principal = await self._services.auth.principal(authorization, x_api_key)
-            await self._services.auth.check_state(principal)
+            exchange.told = allowance_headers(await self._services.auth.check_state(principal))
         body = await exchange.json_body(_POLL_BYTES_MAX, self._services.limits.body_timeout_s)
         poll = inspect_poll(decode(body))
         job = await self._services.jobs.find(poll.jobid, poll.signature)

@@ -14,13 +14,14 @@ from gateway.billing.errors import (
     MethodNotAllowed,
     ModelNotFound,
 )
-from gateway.billing.money import NanoUSD
+from gateway.billing.money import format_usd
 from gateway.billing.prices import ModelPrice
 from gateway.billing.principal import Principal
+from gateway.billing.usage import Usage
 from gateway.metrics import CallRecord
-from gateway.store.ledger import Admitted, Decision, HoldRequest, OverBudget, Refused
+from gateway.store.admission import Admitted, Decision, HoldRequest, OverBudget, RateLimited, Refused
 from gateway.web.edge import answer_call
-from gateway.web.errors import refusal
+from gateway.web.errors import allowance_headers, refusal
 from gateway.web.exchange import Exchange, Message, Receive, Send
 from gateway.web.relay import HeldCall, Relay
 from gateway.web.services import Services
@@ -50,9 +51,9 @@ class Proxy:
         record.principal = principal
         limits = self._services.limits
         body = await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s)
-        call, price = await self._inspect(body, principal)
+        call, price = await self._inspect(exchange, body, principal)
         record.kind, record.model = call.kind, call.model
-        hold = await self._hold(exchange.request_id, call, price, principal)
+        hold = await self._hold(exchange, call, price, principal)
         record.hold_nano_usd = hold.amount_nano_usd
         await Relay(self._endpoint, self._services, exchange, HeldCall(call, price, hold, record)).run()
 
@@ -62,39 +63,52 @@ class Proxy:
         if self._services.draining:
             raise Draining("This gateway is shutting down; send the call again.", retry_after_s=1)
 
-    async def _inspect(self, body: bytes, principal: Principal) -> tuple[Call, ModelPrice]:
+    async def _inspect(self, exchange: Exchange, body: bytes, principal: Principal) -> tuple[Call, ModelPrice]:
         try:
             call = self._endpoint.inspect(decode(body))
             return call, self._services.prices.of(call.model, call.kind)
         except (InvalidRequest, ModelNotFound):
             # A revoked or blocked key hears that first, whatever its body says.
-            await self._services.auth.check_state(principal)
+            exchange.told = allowance_headers(await self._services.auth.check_state(principal))
             raise
 
-    async def _hold(self, request_id: str, call: Call, price: ModelPrice, principal: Principal) -> HoldRequest:
+    async def _hold(self, exchange: Exchange, call: Call, price: ModelPrice, principal: Principal) -> HoldRequest:
         """Hold what the call can cost by its bytes; where that does not fit, once more by its counted tokens.
 
         Raises what the refusing scope says.
         """
-        hold = self._hold_request(request_id, call, price.most_of(call.bound), principal)
+        hold = self._hold_request(exchange.request_id, call, price, call.bound, principal)
         decision = await self._admit(hold)
-        if isinstance(decision, OverBudget) and price.most_of(least_bound(call)) <= decision.room_nano_usd:
-            counted = price.most_of(await self._services.count(counted_bound, call))
-            if counted < hold.amount_nano_usd:
-                hold = self._hold_request(request_id, call, counted, principal)
+        if _a_count_may_fit(decision, call, price):
+            counted = await self._services.count(counted_bound, call)
+            if counted.prompt_tokens < call.bound.prompt_tokens:
+                hold = self._hold_request(exchange.request_id, call, price, counted, principal)
                 decision = await self._admit(hold)
+        exchange.told = allowance_headers(decision.allowance)
         if not isinstance(decision, Admitted):
             raise await self._refusal(decision, principal)
+        exchange.told.append((b"x-gateway-hold-usd", format_usd(hold.amount_nano_usd).encode()))
         return hold
 
-    async def _refusal(self, decision: Refused | OverBudget, principal: Principal) -> GatewayError:
+    async def _refusal(self, decision: Refused | OverBudget | RateLimited, principal: Principal) -> GatewayError:
         of_organisation = decision.scope.kind == "organisation"
         sees = of_organisation and await self._services.auth.sees_organisation(principal)
         return refusal(decision, sees_organisation=sees)
 
-    def _hold_request(self, request_id: str, call: Call, amount: NanoUSD, principal: Principal) -> HoldRequest:
-        version = self._services.prices.version
-        return HoldRequest(request_id, request_id, principal, call.kind, call.model, amount, version)
+    def _hold_request(
+        self, request_id: str, call: Call, price: ModelPrice, bound: Usage, principal: Principal
+    ) -> HoldRequest:
+        return HoldRequest(
+            hold_id=request_id,
+            request_id=request_id,
+            principal=principal,
+            kind=call.kind,
+            model=call.model,
+            amount_nano_usd=price.most_of(bound),
+            price_version=self._services.prices.version,
+            tokens=bound.prompt_tokens + bound.completion_tokens,
+            images=bound.units if call.kind == "image" else 0,
+        )
 
     async def _admit(self, hold: HoldRequest) -> Decision:
         try:
@@ -104,6 +118,18 @@ class Proxy:
                 # Its answer was lost, but the hold may stand: give it back by its id.
                 self._services.settlements.release(hold)
             raise
+
+
+def _a_count_may_fit(decision: Decision, call: Call, price: ModelPrice) -> bool:
+    """Whether the call was refused for a bound that its counted tokens may keep within."""
+    least = least_bound(call)
+    match decision:
+        case OverBudget():
+            return price.most_of(least) <= decision.room_nano_usd
+        case RateLimited(rate="tokens"):
+            return least.prompt_tokens + least.completion_tokens <= decision.limit
+        case _:
+            return False
 
 
 def new_request_id() -> str:

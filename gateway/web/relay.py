@@ -23,10 +23,11 @@ from gateway.billing.errors import (
     UpstreamTimeout,
 )
 from gateway.billing.ledger import RELEASE, Posting
+from gateway.billing.money import format_usd
 from gateway.billing.prices import ModelPrice
 from gateway.metrics import CallRecord
+from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Job
-from gateway.store.ledger import HoldRequest
 from gateway.upstream.leg import (
     AnswerTimeout,
     BrokenOff,
@@ -236,7 +237,8 @@ class Relay:
             await self._post(posting)
         else:
             await self._post_job(posting, *job)
-        await self._exchange.answer(status, headers, mask(body, self._secret))
+        cost = (b"x-gateway-cost-usd", format_usd(posting.cost_nano_usd).encode())
+        await self._exchange.answer(status, [*headers, cost], mask(body, self._secret))
 
     async def _metered(self) -> Posting:
         """How the hold ends by what was seen; tokens are counted off the loop where the upstream proved none."""

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RELEASE, Posting
+from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Job, Jobs
-from gateway.store.ledger import HoldRequest, Ledger
+from gateway.store.ledger import Ledger
 
 log = logging.getLogger("gateway.settlement")
 

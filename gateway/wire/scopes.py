@@ -1,22 +1,24 @@
 """A scope's settings as JSON: what POST and PATCH take, what GET gives, and what is stored.
 
-Unknown fields are refused by name. What this version does not enforce yet (`limits`, prepaid budgets) is refused
-too: a limit that is accepted must hold.
+Unknown fields are refused by name. What this version does not enforce yet (prepaid budgets) is refused too: a limit
+that is accepted must hold.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import cast, get_args
 
 from gateway.billing.budget import WINDOWS, Budget, Window, instant
 from gateway.billing.errors import InvalidRequest, UnknownField
+from gateway.billing.limits import LIMIT_MAX, Limits
 from gateway.billing.money import format_usd, parse_usd
 from gateway.billing.principal import SCOPE_ID, Role, ScopeKind
 from gateway.billing.scope import ScopeSettings
 
-SETTABLE = ("name", "budgets", "models", "blocked")
+SETTABLE = ("name", "budgets", "limits", "models", "blocked")
 _ONLY_KEYS = ("role", "expires_at")
 _FIXED: Mapping[ScopeKind, tuple[str, ...]] = {
     "organisation": ("id",),
@@ -68,6 +70,7 @@ def settings_json(settings: ScopeSettings) -> dict[str, object]:
         out["timezone"] = settings.timezone
         out["first_weekday"] = settings.first_weekday
     out["budgets"] = [budget_json(budget) for budget in settings.budgets]
+    out["limits"] = settings.limits.given()
     if settings.models is not None:
         out["models"] = list(settings.models)
     out["blocked"] = settings.blocked
@@ -110,6 +113,7 @@ def stored_settings(kind: ScopeKind, stored: Mapping[str, object]) -> ScopeSetti
         created_at_ms=_stored_instant(stored["created_at"]),
         timezone=cast(str, stored.get("timezone", "")),
         first_weekday=cast(str, stored.get("first_weekday", "monday")),
+        limits=Limits(**cast(dict[str, int], stored["limits"])),
     )
 
 
@@ -136,11 +140,6 @@ def _settable(kind: ScopeKind) -> tuple[str, ...]:
 
 
 def _refuse_unknown(kind: ScopeKind, fields: Mapping[str, object], known: tuple[str, ...]) -> None:
-    if "limits" in fields:
-        raise InvalidRequest(
-            "Rate limits are not enforced by this version, so they are not accepted; leave limits out.",
-            param="limits",
-        )
     unknown = sorted(set(fields) - set(known))
     if unknown:
         raise UnknownField(
@@ -150,6 +149,8 @@ def _refuse_unknown(kind: ScopeKind, fields: Mapping[str, object], known: tuple[
 
 def _with(settings: ScopeSettings, fields: Mapping[str, object]) -> ScopeSettings:
     changes: dict[str, object] = {}
+    if "limits" in fields:
+        changes["limits"] = _limits(fields["limits"], settings.limits)
     for name, value in fields.items():
         if name in _READERS:
             attribute, read = _READERS[name]
@@ -230,6 +231,29 @@ def _budget(row: object, where: str) -> Budget:
     except ValueError as error:
         raise InvalidRequest(f"{where}.limit_usd: {error}.", param=f"{where}.limit_usd") from None
     return Budget(window, limit, _soft_percent(row.get("soft_percent", []), f"{where}.soft_percent"))
+
+
+def _limits(value: object, current: Limits) -> Limits:
+    """What is named is set, null takes a limit away, what is not named stays."""
+    if not isinstance(value, dict):
+        raise InvalidRequest('limits must be an object such as {"requests_per_minute": 60}.', param="limits")
+    known = [f.name for f in dataclass_fields(Limits)]
+    for name, limit in value.items():
+        if name not in known:
+            raise UnknownField(
+                f"There is no limit {name[:80]!r}. Known are {', '.join(known)}.", param=f"limits.{name[:80]}"
+            )
+        if limit is not None and not _is_count(limit):
+            raise InvalidRequest(
+                f"limits.{name} must be a whole number from 1 to {LIMIT_MAX}, or null for no limit; to let nothing "
+                "through, set blocked.",
+                param=f"limits.{name}",
+            )
+    return replace(current, **value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LIMIT_MAX
 
 
 def _soft_percent(value: object, where: str) -> tuple[int, ...]:

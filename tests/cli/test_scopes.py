@@ -149,3 +149,32 @@ def test_a_user_needs_a_team(control_plane: FakeControlPlane, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         main(["users", "create", "an"])
     assert "the following arguments are required: --team" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("--limit requests_per_minute=60", {"requests_per_minute": 60}),
+        (
+            "--limit tokens_per_minute=9 --limit concurrent_requests=none",
+            {"tokens_per_minute": 9, "concurrent_requests": None},
+        ),
+    ],
+)
+def test_limits_are_sent_by_their_names(
+    control_plane: FakeControlPlane, typed: str, sent: dict[str, int | None]
+) -> None:
+    """None takes a limit away; what is not named is not sent."""
+    control_plane.answers("PATCH", "/admin/v1/teams/research", RESEARCH)
+    assert 0 == main(["teams", "set", "research", *typed.split()])
+    assert control_plane.requests[0].body == {"limits": sent}
+
+
+@pytest.mark.parametrize(
+    "typed", ["requests=1", "requests_per_minute", "requests_per_minute=-1", "tokens_per_minute=1.5"]
+)
+def test_a_limit_that_is_none_is_not_sent(control_plane: FakeControlPlane, typed: str) -> None:
+    """The command line says what it takes before anything is asked."""
+    with pytest.raises(SystemExit):
+        main(["teams", "set", "research", "--limit", typed])
+    assert [] == control_plane.requests

@@ -12,8 +12,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RELEASE, violations
 from gateway.billing.principal import Principal, Scope
+from gateway.store.admission import Admitted, HoldRequest, OverBudget
 from gateway.store.jobs import Job
-from gateway.store.ledger import Admitted, HoldRequest, OverBudget
 from tests.store.bench import BY_DESK, BY_NOTEBOOK, BY_ROBOT, DESK, NOTEBOOK, RED, Bench, capture, open_bench
 
 ORGS = ("acme", "umbrella")

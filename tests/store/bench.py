@@ -21,10 +21,11 @@ from gateway.billing.ledger import RELEASE, Books, Entry, Posting
 from gateway.billing.principal import Principal, Scope
 from gateway.billing.scope import ScopeSettings
 from gateway.billing.usage import Usage
+from gateway.store.admission import Decision, HoldRequest
 from gateway.store.connection import open_redis
 from gateway.store.jobs import KEEP_MS, Job, Jobs
 from gateway.store.keys import Keys
-from gateway.store.ledger import Decision, HoldRequest, Ledger
+from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState, unpack_scope
 from gateway.store.reports import Reports, period_of
 from gateway.store.scopes import Scopes
@@ -132,10 +133,12 @@ class Bench:
         hold_id: str = "",
         model: str = "gpt-4o-mini",
         kind: str = "chat",
+        tokens: int = 0,
+        images: int = 0,
     ) -> HoldRequest:
         hold_id = hold_id or f"h{next(self._numbers)}"
         owner = Principal(self.org, who.team, who.user, who.key)
-        return HoldRequest(hold_id, f"req-{hold_id}", owner, kind, model, amount_nano_usd, "v1")
+        return HoldRequest(hold_id, f"req-{hold_id}", owner, kind, model, amount_nano_usd, "v1", tokens, images)
 
     def admit(self, request: HoldRequest) -> Decision:
         return self.run(self.ledger.admit(request))

@@ -10,7 +10,7 @@ from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import violations
 from gateway.billing.principal import Principal, Scope
 from gateway.billing.scope import ScopeSettings
-from gateway.store.ledger import Admitted, OverBudget, Refused
+from gateway.store.admission import Admitted, OverBudget, Refused
 from gateway.store.scripts import load
 from tests.store.bench import (
     AN,

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from gateway.billing.ledger import RELEASE, violations
+from gateway.store.admission import Admitted, OverBudget
 from gateway.store.jobs import Job
-from gateway.store.ledger import Admitted, OverBudget
 from tests.store.bench import AN, DESK, NOTEBOOK, ORGANISATION, RED, REFUND, Bench, capture
 
 IMAGE = 1_500_000

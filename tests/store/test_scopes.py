@@ -183,9 +183,11 @@ def test_a_secret_is_known_by_its_digest_alone(bench: Bench) -> None:
 def test_states_are_read_outermost_first(bench: Bench) -> None:
     """None where a scope does not exist."""
     bench.change(AN, blocked=True)
-    states = bench.run(bench.scopes.states(BY_NOTEBOOK))
+    before_ms = bench.now_ms()
+    states, now_ms = bench.run(bench.scopes.look(BY_NOTEBOOK))
+    assert before_ms <= now_ms <= bench.now_ms()
     assert [False, False, True, False] == [state.blocked for state in states if state]
-    strangers = bench.run(bench.scopes.states(Principal(ORG, "green", None, "notebook")))
+    strangers, _ = bench.run(bench.scopes.look(Principal(ORG, "green", None, "notebook")))
     assert [True, False, True] == [state is not None for state in strangers]
 
 

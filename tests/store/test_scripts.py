@@ -11,9 +11,10 @@ from redis.exceptions import ResponseError
 
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import violations
+from gateway.store.admission import Admitted
 from gateway.store.connection import open_redis
 from gateway.store.embedded import EmbeddedRedis
-from gateway.store.ledger import Admitted, Ledger
+from gateway.store.ledger import Ledger
 from gateway.store.scripts import Argument, RedisScripts, Reply, Script, TranslatedFaults, load
 from tests.store.bench import ORG, RED, Bench, capture
 

@@ -8,7 +8,8 @@ from gateway.billing.budget import WINDOWS
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RELEASE, Posting, violations
 from gateway.billing.usage import Usage
-from gateway.store.ledger import TOMBSTONE_MS, Admitted, OverBudget
+from gateway.store.admission import Admitted, OverBudget
+from gateway.store.ledger import TOMBSTONE_MS
 from gateway.store.scripts import load
 from tests.store.bench import AN, BY_ROBOT, NOTEBOOK, ORGANISATION, RED, Bench, capture
 

@@ -72,7 +72,11 @@ def test_a_key_is_shown_once(admin: Admin) -> None:
           for wrong in ("", "A", "-a", "a" * 41, "a_b", "a:b", "a\n", "é", 1, None, ["a"], "a/b", "a}")],
         ("teams", {"id": "x", "nmae": "x"}, (400, "unknown_field", "nmae")),
         ("teams", {"id": "x", "role": "admin"}, (400, "unknown_field", "role")),
-        ("teams", {"id": "x", "limits": {"requests_per_minute": 1}}, (400, "invalid_request", "limits")),
+        ("teams", {"id": "x", "limits": [1]}, (400, "invalid_request", "limits")),
+        ("teams", {"id": "x", "limits": {"requests": 1}}, (400, "unknown_field", "limits.requests")),
+        *[("teams", {"id": "x", "limits": {"tokens_per_minute": wrong}},
+           (400, "invalid_request", "limits.tokens_per_minute"))
+          for wrong in (0, -1, 1.5, "60", True, 1_000_000_001)],
         ("teams", {"id": "x", "blocked": "yes"}, (400, "invalid_request", "blocked")),
         ("teams", {"id": "x", "name": "a\nb"}, (400, "invalid_request", "name")),
         ("teams", {"id": "x", "name": "n" * 201}, (400, "invalid_request", "name")),
@@ -170,13 +174,24 @@ def test_patch_refuses_what_never_changes(admin: Admin, field: str) -> None:
     assert (400, "invalid_request", field) == refused(response)
 
 
-@pytest.mark.parametrize("field", ["revoked_at", "created_at", "key", "spent_usd", "limits"])
+@pytest.mark.parametrize("field", ["revoked_at", "created_at", "key", "spent_usd", "limits_usd"])
 def test_patch_takes_no_other_field(admin: Admin, field: str) -> None:
     """Least of all one that would bring a revoked key back."""
     key = admin.key("fixed")
     response = admin.http.patch(f"/admin/v1/keys/{key['id']}", json={field: None})
     assert 400 == response.status_code
     assert field == refused(response)[2]
+
+
+def test_limits_are_set_changed_and_taken_away_one_by_one(admin: Admin) -> None:
+    """What a PATCH names is set, null takes it away, what it does not name stays."""
+    limits = {"requests_per_minute": 60, "concurrent_requests": 8}
+    assert limits == admin.post("/teams", {"id": "rated", "limits": limits})["limits"]
+    changed = admin.patch("/teams/rated", {"limits": {"requests_per_minute": 30, "tokens_per_minute": 1000}})
+    assert {"requests_per_minute": 30, "tokens_per_minute": 1000, "concurrent_requests": 8} == changed["limits"]
+    assert changed == admin.patch("/teams/rated", {"name": ""})
+    left = admin.patch("/teams/rated", {"limits": dict.fromkeys(changed["limits"])})
+    assert {} == left["limits"]
 
 
 def test_what_is_not_there_is_404(admin: Admin) -> None:

@@ -9,14 +9,16 @@ import pytest
 from gateway.billing import errors
 from gateway.billing.budget import Span, Window
 from gateway.billing.errors import GatewayError
+from gateway.billing.limits import Allowance, Left
 from gateway.billing.principal import Scope
-from gateway.store.ledger import OverBudget, Refused
-from gateway.web.errors import error_answer, refusal
+from gateway.store.admission import OverBudget, RateLimited, Refused
+from gateway.web.errors import allowance_headers, error_answer, refusal
 
 TABLE = {
     "internal_error": (500, "server_error"),
     "invalid_request": (400, "invalid_request_error"),
     "invalid_json": (400, "invalid_request_error"),
+    "request_exceeds_limit": (400, "invalid_request_error"),
     "duplicate_key": (400, "invalid_request_error"),
     "unsupported_parameter": (400, "invalid_request_error"),
     "unsupported_grouping": (400, "invalid_request_error"),
@@ -37,6 +39,8 @@ TABLE = {
     "precondition_failed": (412, "invalid_request_error"),
     "request_too_large": (413, "invalid_request_error"),
     "unsupported_media_type": (415, "invalid_request_error"),
+    "rate_limit_exceeded": (429, "rate_limit_error"),
+    "concurrency_limit_exceeded": (429, "rate_limit_error"),
     "budget_held": (429, "rate_limit_error"),
     "upstream_error": (502, "upstream_error"),
     "upstream_refused": (502, "upstream_error"),
@@ -156,3 +160,27 @@ def test_a_refusal_by_state_says_what_to_do(reason: str, scope: Scope, status: i
     assert (status, code) == (got, error["code"])
     assert says in error["message"]
     assert (None if status == 401 else scope.id) == error.get("id")
+
+
+@pytest.mark.parametrize(("retry_after_ms", "seconds"), [(1, "1"), (1000, "1"), (1001, "2"), (59_999, "60")])
+def test_a_used_up_rate_says_when_to_come_back(retry_after_ms: int, seconds: str) -> None:
+    """In whole seconds, never too early; the rate and whose it is stand in the words and in the members."""
+    status, headers, error = seen(refusal(RateLimited(Scope("user", "an"), "images", 10, retry_after_ms)))
+    assert (429, seconds, "rate_limit_exceeded") == (status, headers["retry-after"], error["code"])
+    assert f"User an may use 10 images a minute; try again in {seconds} s." == error["message"]
+    assert ("user", "an", "images", 10) == tuple(error[name] for name in ("scope", "id", "rate", "limit"))
+
+
+def test_what_is_left_is_told_in_openais_headers() -> None:
+    """Times as Go writes durations; a header without a limit behind it is left out."""
+    left = Allowance(Left(60, 12, 48_000), Left(9, 0, 360_001), 1_500_000)
+    assert [
+        (b"x-ratelimit-limit-requests", b"60"),
+        (b"x-ratelimit-remaining-requests", b"12"),
+        (b"x-ratelimit-reset-requests", b"48s"),
+        (b"x-ratelimit-limit-tokens", b"9"),
+        (b"x-ratelimit-remaining-tokens", b"0"),
+        (b"x-ratelimit-reset-tokens", b"6m1s"),
+        (b"x-gateway-budget-remaining-usd", b"0.0015"),
+    ] == allowance_headers(left)
+    assert [] == allowance_headers(Allowance())

@@ -10,8 +10,9 @@ import pytest
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RELEASE, Posting
 from gateway.billing.principal import Principal
+from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Jobs
-from gateway.store.ledger import HoldRequest, Ledger, Settled
+from gateway.store.ledger import Ledger, Settled
 from gateway.web.settlement import Ending, Settlements, Tasks
 
 HOLD = HoldRequest("h", "r", Principal("o", "t", None, "k"), "chat", "gpt-4o", 100, "v")

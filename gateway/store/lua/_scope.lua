@@ -1,12 +1,12 @@
--- scope: the packed string of one scope, layout 1 (ADR 0003), and the windows inside it.
+-- scope: the packed string of one scope, layout 2 (ADR 0003), and the windows inside it.
 -- Not a script: it stands in front of every script that touches scopes.
 --
--- A scope is 18 little-endian doubles and then its allow-list of models: "\n" before, between and after the names,
+-- A scope is 27 little-endian doubles and then its allow-list of models: "\n" before, between and after the names,
 -- or nothing where every model is allowed. One GET reads it, one SET writes it. Amounts are nano-USD below 2^53,
 -- where a double counts exactly.
 
-local SCOPE_FORMAT = '<' .. string.rep('d', 18)
-local SCOPE_BYTES = 8 * 18
+local SCOPE_FORMAT = '<' .. string.rep('d', 27)
+local SCOPE_BYTES = 8 * 27
 local VERSION, FLAGS, EXPIRES_AT = 1, 2, 3          -- EXPIRES_AT in ms, 0 = never
 local LIMITS = 3                                    -- LIMITS + 1..4: total, day, week, month; -1 = no limit
 local BLOCKED, REVOKED = 1, 2                       -- bits of FLAGS
@@ -18,15 +18,37 @@ local SPENT = {8, 11, 14, 17}
 local HELD = {9, 12, 15, 18}
 local START = {nil, 10, 13, 16}
 
+-- Rates (ADR 0010). RATE_LIMIT + 1..4: requests, tokens, images a minute and calls at once; -1 = no limit.
+-- ARRIVAL + 1..3: theoretical arrival time (ms) of requests, tokens, images: a bucket is empty a minute ahead of now.
+local RATE_LIMIT, ARRIVAL = 18, 22
+local TOKENS_HELD, CALLS_OPEN = 26, 27
+local REQUESTS, TOKENS, IMAGES, CONCURRENT = 1, 2, 3, 4
+local MINUTE_MS = 60000
+
+-- How much of a minute's bucket is used, in ms of refill.
+local function used_ms(scope, rate, now)
+  local ahead = math.max(0, scope[ARRIVAL + rate] - now)
+  if rate ~= TOKENS then return ahead end
+  return ahead + scope[TOKENS_HELD] * MINUTE_MS / scope[RATE_LIMIT + TOKENS]
+end
+
+-- Take an amount from a bucket, for good.
+local function take(scope, rate, amount_taken, now)
+  local limit = scope[RATE_LIMIT + rate]
+  if limit > 0 then
+    scope[ARRIVAL + rate] = math.max(now, scope[ARRIVAL + rate]) + amount_taken * MINUTE_MS / limit
+  end
+end
+
 local function read_scope(packed)
   local scope = {struct.unpack(SCOPE_FORMAT, packed)}
-  scope[19] = nil                                   -- struct.unpack also returns the next position
+  scope[28] = nil                                   -- struct.unpack also returns the next position
   scope.models = string.sub(packed, SCOPE_BYTES + 1)
   return scope
 end
 
 local function write_scope(scope)
-  return struct.pack(SCOPE_FORMAT, unpack(scope, 1, 18)) .. scope.models
+  return struct.pack(SCOPE_FORMAT, unpack(scope, 1, 27)) .. scope.models
 end
 
 -- A decimal string of nano-USD as a number; anything else ends the script before its first write.

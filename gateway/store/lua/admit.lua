@@ -3,46 +3,76 @@
 -- KEYS  1 hold  2 leases  3.. scopes, outermost first; the last is the key
 -- ARGV  1 hold id  2 required (nano-USD)  3 model  4 lease (ms)  5 JSON about the hold
 --       6..11 start and end (ms) of day, week, month as the gateway sees them
--- Returns {"admitted", admitted_at, deadline}
---      or {"resolved", "captured" | "released" | "expired"}: this id's hold has ended already; nothing is placed
---      or {"stale_window", now}: the windows do not contain Redis's clock
---      or {"unknown_scope" | "revoked" | "expired" | "blocked" | "model_not_allowed", scope number}
---      or {"budget_exceeded" | "budget_held", scope number, window number, limit, spent, held, start}
--- Order of refusals: 401, 403, 402, 429; within each the outermost scope.
+--       12 most tokens it can use  13 images it asks for
+-- Returns {outcome, numbers, left}; left is what the tightest scope has: limit, remaining and reset (ms) of requests, the
+-- same of tokens, and money (nano-USD) below the organisation; -1 where nothing limits it. Outcomes and their numbers:
+--   "admitted" admitted_at deadline
+--   "resolved" how: this id's hold has ended already (1 captured, 2 released, 3 expired); nothing is placed
+--   "stale_window" now: the windows do not contain Redis's clock
+--   "unknown_scope" | "revoked" | "expired" | "blocked" | "model_not_allowed", scope
+--   "exceeds_limit" scope rate limit: more than a whole minute's worth; it could never be admitted
+--   "budget_exceeded" | "budget_held" scope window limit spent held start
+--   "rate_limited" scope rate limit retry_after (ms)
+-- Order of refusals: 401, 403, 400, 402, 429; within each the outermost scope.
 -- Sending the same id again, while its hold is open, answers as the first time and places nothing more.
 
 local required, model, lease = amount(ARGV[2]), ARGV[3], amount(ARGV[4])
+local wanted = {1, amount(ARGV[12]), amount(ARGV[13])}
 local now = now_ms()
 local starts = {0, amount(ARGV[6]), amount(ARGV[8]), amount(ARGV[10])}
 local count = #KEYS - 2
+local scopes = {}
+
+-- What the tightest scope has left of one rate.
+local function left_of(rate)
+  local limit, remaining, reset = -1, -1, -1
+  for i = 1, count do
+    local most = scopes[i][RATE_LIMIT + rate]
+    if most > 0 then
+      local used = used_ms(scopes[i], rate, now)
+      local rest = math.max(0, math.floor((MINUTE_MS - used) * most / MINUTE_MS + 1e-6))
+      if remaining < 0 or rest < remaining then limit, remaining, reset = most, rest, math.ceil(used) end
+    end
+  end
+  return limit, remaining, reset
+end
+
+local function money_left()
+  local least = -1
+  for i = 2, count do
+    local scope = scopes[i]
+    for window = 1, 4 do
+      local limit = scope[LIMITS + window]
+      if limit >= 0 then
+        local rest = math.max(0, limit - scope[SPENT[window]] - scope[HELD[window]])
+        if least < 0 or rest < least then least = rest end
+      end
+    end
+  end
+  return least
+end
+
+local function answer(outcome, ...)
+  local limit, remaining, reset = left_of(REQUESTS)
+  local token_limit, token_remaining, token_reset = left_of(TOKENS)
+  return {outcome, {...}, {limit, remaining, reset, token_limit, token_remaining, token_reset, money_left()}}
+end
 
 local packed = redis.call('MGET', KEYS[1], unpack(KEYS, 3))
-if packed[1] then
-  local hold = read_hold(packed[1])
-  if hold[STATE] ~= OPEN then return {'resolved', STATE_NAMES[hold[STATE]]} end
-  return {'admitted', hold[ADMITTED_AT], hold[DEADLINE]}
-end
-
 for window = 2, 4 do
   local first, after = amount(ARGV[2 + window * 2]), amount(ARGV[3 + window * 2])
-  if now < first or now >= after then return {'stale_window', now} end
+  if not packed[1] and (now < first or now >= after) then return {'stale_window', {now}, {}} end
 end
 
-local scopes = {}
 for i = 1, count do
-  if not packed[i + 1] then return {'unknown_scope', i} end
+  if not packed[i + 1] then return {'unknown_scope', {i}, {}} end
   scopes[i] = read_scope(packed[i + 1])
 end
 
-local key = scopes[count]
-if math.floor(key[FLAGS] / REVOKED) % 2 == 1 then return {'revoked', count} end
-if key[EXPIRES_AT] > 0 and now >= key[EXPIRES_AT] then return {'expired', count} end
-for i = 1, count do
-  if scopes[i][FLAGS] % 2 == BLOCKED then return {'blocked', i} end
-end
-for i = 1, count do
-  local models = scopes[i].models
-  if models ~= '' and not string.find(models, '\n' .. model .. '\n', 1, true) then return {'model_not_allowed', i} end
+if packed[1] then
+  local hold = read_hold(packed[1])
+  if hold[STATE] ~= OPEN then return {'resolved', {hold[STATE]}, {}} end
+  return answer('admitted', hold[ADMITTED_AT], hold[DEADLINE])
 end
 
 -- A window never moves backwards: where a scope already counts a later one (Redis's clock was set back), all stay there.
@@ -58,28 +88,60 @@ for i = 1, count do
   end
 end
 
-local held_back
+local key = scopes[count]
+if math.floor(key[FLAGS] / REVOKED) % 2 == 1 then return answer('revoked', count) end
+if key[EXPIRES_AT] > 0 and now >= key[EXPIRES_AT] then return answer('expired', count) end
+for i = 1, count do
+  if scopes[i][FLAGS] % 2 == BLOCKED then return answer('blocked', i) end
+end
+for i = 1, count do
+  local models = scopes[i].models
+  if models ~= '' and not string.find(models, '\n' .. model .. '\n', 1, true) then return answer('model_not_allowed', i) end
+end
+for i = 1, count do
+  for rate = REQUESTS, IMAGES do
+    local limit = scopes[i][RATE_LIMIT + rate]
+    if limit >= 0 and wanted[rate] > limit then return answer('exceeds_limit', i, rate, limit) end
+  end
+end
+
+-- The first refusal that waiting would mend: it counts only where no budget is really spent.
+local later
+local function wait(outcome, ...) later = later or {outcome, ...} end
+
 for i = 1, count do
   local scope = scopes[i]
+  local calls = scope[RATE_LIMIT + CONCURRENT]
+  if calls >= 0 and scope[CALLS_OPEN] >= calls then wait('rate_limited', i, CONCURRENT, calls, 1000) end
+  for rate = REQUESTS, IMAGES do
+    local limit = scope[RATE_LIMIT + rate]
+    if limit > 0 and wanted[rate] > 0 then
+      local over = used_ms(scope, rate, now) + wanted[rate] * MINUTE_MS / limit - MINUTE_MS
+      if over > 1e-6 then wait('rate_limited', i, rate, limit, math.ceil(over)) end
+    end
+  end
   for window = 1, 4 do
     local limit, spent, held = scope[LIMITS + window], scope[SPENT[window]], scope[HELD[window]]
     local bound = limit >= 0 and limit or NANO_USD_MAX
-    local refusal = {i, window, limit, spent, held, starts[window]}
-    if spent + required > bound then return {'budget_exceeded', unpack(refusal)} end
-    if spent + held + required > bound and not held_back then held_back = refusal end
+    if spent + required > bound then return answer('budget_exceeded', i, window, limit, spent, held, starts[window]) end
+    if spent + held + required > bound then wait('budget_held', i, window, limit, spent, held, starts[window]) end
   end
 end
-if held_back then return {'budget_held', unpack(held_back)} end
+if later then return answer(unpack(later)) end
 
 local writes = {}
 for i = 1, count do
   local scope = scopes[i]
   for window = 1, 4 do scope[HELD[window]] = scope[HELD[window]] + required end
+  take(scope, REQUESTS, 1, now)
+  take(scope, IMAGES, wanted[IMAGES], now)
+  scope[TOKENS_HELD] = scope[TOKENS_HELD] + wanted[TOKENS]
+  scope[CALLS_OPEN] = scope[CALLS_OPEN] + 1
   writes[#writes + 1] = KEYS[i + 2]
   writes[#writes + 1] = write_scope(scope)
 end
 local deadline = now + lease
-local hold = {OPEN, required, now, deadline, starts[2], starts[3], starts[4], 0, 0, about = ARGV[5]}
+local hold = {OPEN, required, now, deadline, starts[2], starts[3], starts[4], 0, 0, wanted[TOKENS], about = ARGV[5]}
 redis.call('MSET', KEYS[1], write_hold(hold), unpack(writes))
 redis.call('ZADD', KEYS[2], decimal(deadline), ARGV[1])
-return {'admitted', now, deadline}
+return answer('admitted', now, deadline)

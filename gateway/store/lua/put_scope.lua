@@ -5,6 +5,7 @@
 -- ARGV  1 id  2 settings it replaces ("" to create)  3 settings (JSON)  4 flags  5 expires at (ms, 0 = never)
 --       6..9 limits (nano-USD, "" = none) of total, day, week, month  10 allowed models, "\n" around each
 --       11 JSON stored at the digest ("" = none)
+--       12..15 limits ("" = none) of requests, tokens, images a minute, and calls at once
 -- Returns {"put"} or {"exists"} or {"changed"} (someone else changed it meanwhile) or {"missing", number of the scope above}
 
 local current = redis.call('GET', KEYS[1])
@@ -15,11 +16,17 @@ for i = 5, #KEYS do
 end
 
 local packed = redis.call('GET', KEYS[2])
-local scope = packed and read_scope(packed) or {1, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+local scope = packed and read_scope(packed) or {
+  2, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0,
+}
 scope[FLAGS], scope[EXPIRES_AT] = amount(ARGV[4]), amount(ARGV[5])
 for window = 1, 4 do
   local limit = ARGV[5 + window]
   scope[LIMITS + window] = limit == '' and -1 or amount(limit)
+end
+for rate = REQUESTS, CONCURRENT do
+  local limit = ARGV[11 + rate]
+  scope[RATE_LIMIT + rate] = limit == '' and -1 or amount(limit)
 end
 scope.models = ARGV[10]
 

@@ -2,14 +2,14 @@
 -- uses: scope hold
 -- KEYS  1 hold  2 leases  3 ledger stream  4.. the scopes it was held at, outermost first
 -- ARGV  1 hold id  2 "capture" or "release"  3 charge (nano-USD; 0 for a release)  4 JSON of the entry
---       5 how long the tombstone stays (ms)
+--       5 how long the tombstone stays (ms)  6 tokens it used
 -- Returns {"settled", entry id, now} or {"resolved", "captured" | "released" | "expired", posted}: it had ended before
 --      or {"unknown"}: no such hold. A capture then writes nothing; a release leaves a tombstone, on which an admission
 --      that is still on its way is answered "resolved"
 -- The first write is a ZREM: above maxmemory Redis refuses the rest of a script only if its first write may grow memory,
 -- so that what runs can still be settled while admissions are refused.
 
-local charge, tombstone_ms = amount(ARGV[3]), amount(ARGV[5])
+local charge, tombstone_ms, tokens = amount(ARGV[3]), amount(ARGV[5]), amount(ARGV[6])
 local state = ({capture = CAPTURED, release = RELEASED})[ARGV[2]]
 if not state or (state == RELEASED and charge > 0) then error('cannot settle as ' .. ARGV[2]) end
 
@@ -19,16 +19,20 @@ if not packed[1] then
   if state == RELEASED then
     local now = now_ms()
     redis.call('ZREM', KEYS[2], ARGV[1])
-    redis.call('SET', KEYS[1], write_hold({RELEASED, 0, now, now, 0, 0, 0, 0, now, about = '{}'}), 'PX', decimal(tombstone_ms))
+    redis.call('SET', KEYS[1], write_hold({RELEASED, 0, now, now, 0, 0, 0, 0, now, 0, about = '{}'}), 'PX', decimal(tombstone_ms))
   end
   return {'unknown'}
 end
 local hold = read_hold(packed[1])
 if hold[STATE] ~= OPEN then return {'resolved', STATE_NAMES[hold[STATE]], hold[POSTED]} end
 
+local now = now_ms()
 local writes = {}
 for i = 1, #KEYS - 3 do
   local scope = read_scope(packed[i + 1])
+  scope[CALLS_OPEN] = scope[CALLS_OPEN] - 1
+  scope[TOKENS_HELD] = scope[TOKENS_HELD] - hold[HOLD_TOKENS]
+  take(scope, TOKENS, tokens, now)
   for window = 1, 4 do
     if same_window(scope, window, start_of(hold, window)) then
       scope[HELD[window]] = scope[HELD[window]] - hold[AMOUNT]
@@ -40,7 +44,6 @@ for i = 1, #KEYS - 3 do
   writes[#writes + 1] = write_scope(scope)
 end
 
-local now = now_ms()
 hold[STATE], hold[POSTED], hold[RESOLVED_AT] = state, charge, now
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('MSET', unpack(writes))

@@ -1,0 +1,115 @@
+"""What admission is asked, and what it decides. An expected refusal is a value; `web` turns it into an error."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from gateway.billing.budget import WINDOWS, Calendar, Span, Window
+from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.limits import NOTHING_LIMITED, RATES, Allowance, Left, Rate
+from gateway.billing.principal import Principal, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """What admission needs to know of one call."""
+
+    hold_id: str
+    request_id: str
+    principal: Principal
+    kind: str
+    model: str
+    amount_nano_usd: int
+    price_version: str
+    tokens: int = 0
+    images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    admitted_at_ms: int
+    deadline_ms: int
+    allowance: Allowance = field(default=NOTHING_LIMITED, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The state of a scope forbids the call. `reason`: unknown_scope, revoked, expired, blocked, model_not_allowed."""
+
+    reason: str
+    scope: Scope
+    allowance: Allowance = field(default=NOTHING_LIMITED, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OverBudget:
+    """A limit would be passed: by what is spent (402), or only by what running calls hold (`only_held`, 429)."""
+
+    scope: Scope
+    window: Window
+    span: Span
+    limit_nano_usd: int
+    spent_nano_usd: int
+    held_nano_usd: int
+    required_nano_usd: int
+    only_held: bool
+    allowance: Allowance = field(default=NOTHING_LIMITED, compare=False)
+
+    @property
+    def room_nano_usd(self) -> int:
+        """The most a call could cost and still not be refused for good."""
+        return self.limit_nano_usd - self.spent_nano_usd
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimited:
+    """A rate is used up until `retry_after_ms`; None where the call asks for more than a whole minute's worth."""
+
+    scope: Scope
+    rate: Rate
+    limit: int
+    retry_after_ms: int | None
+    allowance: Allowance = field(default=NOTHING_LIMITED, compare=False)
+
+
+Decision = Admitted | Refused | OverBudget | RateLimited
+
+
+def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calendar) -> Decision:
+    """Read the admission script's reply (`lua/admit.lua` says what it looks like)."""
+    outcome = cast(bytes, reply[0]).decode()
+    numbers = cast(Sequence[int], reply[1])
+    allowance = _allowance(cast(Sequence[int], reply[2]))
+    if outcome == "admitted":
+        return Admitted(admitted_at_ms=numbers[0], deadline_ms=numbers[1], allowance=allowance)
+    if outcome == "resolved":
+        raise LedgerUnavailable(f"hold {request.hold_id} has already ended; ask again with a new request")
+    scope = request.principal.scopes()[numbers[0] - 1]
+    if outcome in ("rate_limited", "exceeds_limit"):
+        retry_after_ms = numbers[3] if outcome == "rate_limited" else None
+        return RateLimited(scope, RATES[numbers[1] - 1], numbers[2], retry_after_ms, allowance)
+    if outcome not in ("budget_exceeded", "budget_held"):
+        return Refused(outcome, scope, allowance)
+    window = WINDOWS[numbers[1] - 1]
+    return OverBudget(
+        scope=scope,
+        window=window,
+        span=Span(0, None) if window == "total" else calendar.spans_at(numbers[5]).of(window),
+        limit_nano_usd=numbers[2],
+        spent_nano_usd=numbers[3],
+        held_nano_usd=numbers[4],
+        required_nano_usd=request.amount_nano_usd,
+        only_held=outcome == "budget_held",
+        allowance=allowance,
+    )
+
+
+def _allowance(left: Sequence[int]) -> Allowance:
+    if not left:
+        return NOTHING_LIMITED
+    requests, tokens, money = left[0:3], left[3:6], left[6]
+    return Allowance(
+        requests=Left(*requests) if requests[0] >= 0 else None,
+        tokens=Left(*tokens) if tokens[0] >= 0 else None,
+        budget_nano_usd=money if money >= 0 else None,
+    )
