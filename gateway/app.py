@@ -15,6 +15,7 @@ from starlette.routing import Route
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import GatewayError
 from gateway.billing.prices import PriceList
+from gateway.billing.principal import ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.metrics import Metrics
 from gateway.settings import WEEKDAYS, Settings
@@ -35,6 +36,7 @@ from gateway.web.http import answer_gateway_error, answer_http_error
 from gateway.web.me import Me
 from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
 from gateway.web.proxy import Proxy
+from gateway.web.scrape import LedgerScrape
 from gateway.web.services import CallLimits, Services
 from gateway.web.settlement import Settlements, Tasks
 from gateway.wire.call import Endpoint
@@ -71,6 +73,7 @@ class Gateway:
         jobs = Jobs(self._redis, scripts)
         self._scopes = Scopes(self._redis, scripts)
         tasks = Tasks()
+        metrics = Metrics(settings.metrics_teams_max, settings.metrics_users_max)
         upstream_keys = {DEFAULT_ORG: settings.upstream_api_key}
         auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG, calendar)
         self.services = Services(
@@ -80,9 +83,9 @@ class Gateway:
             jobs=jobs,
             upstream=_upstream(settings),
             upstream_keys=upstream_keys,
-            settlements=Settlements(ledger, jobs, tasks),
+            settlements=Settlements(ledger, jobs, tasks, metrics),
             tasks=tasks,
-            metrics=Metrics(),
+            metrics=metrics,
             limits=_limits(settings),
             counter=ThreadPoolExecutor(1, thread_name_prefix="count"),
         )
@@ -96,7 +99,8 @@ class Gateway:
         reports = Reports(self._redis, scripts, ledger, calendar)
         self._projector = Projector(reports, (DEFAULT_ORG,))
         books = Books(auth, ledger, reports, self._scopes, calendar)
-        health = Health(self.services, scripts.ready, (DEFAULT_ORG,), settings.metrics_token or None)
+        scrape = LedgerScrape(ledger, self._scopes, calendar, DEFAULT_ORG, _scrape_bounds(settings))
+        health = Health(self.services, scripts.ready, scrape.view, settings.metrics_token or None)
         self._router = _router(
             *health.routes(),
             *Me(auth, self._scopes, prices, calendar).routes(),
@@ -175,6 +179,10 @@ def _upstream(settings: Settings) -> HttpxLeg:
         answer_timeout_s=settings.upstream_answer_timeout_s,
         connections_max=settings.upstream_connections_max,
     )
+
+
+def _scrape_bounds(settings: Settings) -> dict[ScopeKind, int]:
+    return {"organisation": 1, "team": settings.metrics_teams_max, "user": settings.metrics_users_max}
 
 
 def _limits(settings: Settings) -> CallLimits:

@@ -1,12 +1,17 @@
 """Every metric, and the one log line of a call, from the one record a call leaves behind.
 
-Label values are bounded: endpoints and models come from tables, teams past `TEAMS_MAX` count as "other", and no
-label ever holds a secret or free text. Amounts are nano-USD inside; Prometheus alone shows float dollars.
+Counters and histograms are this process's own: sum them over all gateways. What the ledger knows (budgets, open holds)
+is read from it at every scrape, so each gateway shows the same: take the maximum over them.
+
+Label values are bounded: endpoints, models, codes and scopes come from tables; teams and users past their bounds
+count as "other". No label ever holds a secret or free text. Amounts are nano-USD inside; Prometheus alone shows
+float dollars.
 """
 
 import json
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,11 +24,26 @@ from prometheus_client import (
     generate_latest,
 )
 
-from gateway.billing.ledger import ESTIMATED, OVERRUN, Posting
+from gateway.billing.budget import Span, Window
+from gateway.billing.ledger import INEXACT, OVERRUN, Posting
 from gateway.billing.money import NANO_PER_USD
-from gateway.billing.principal import Principal
+from gateway.billing.principal import Principal, Scope
 
-TEAMS_MAX = 200
+OTHER = "other"
+"""What teams and users past their bounds count as."""
+NONE = "none"
+"""What stands in a label for a team, user, model or scope that a call has not, or that was not known yet."""
+_SOURCE_OF: Mapping[str, str] = {
+    "upstream_error": "upstream",
+    "upstream_refused": "upstream",
+    "upstream_timeout": "upstream",
+    "ledger_unavailable": "ledger",
+    "internal_error": "gateway",
+    "overloaded": "gateway",
+    "draining": "gateway",
+}
+"""Whose fault an error is, by its code; all others are the caller's."""
+_CALLER = "caller"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 log = logging.getLogger("gateway.call")
@@ -53,47 +73,122 @@ class CallRecord:
     error: str = ""
     fault: str = ""
     """What was wrong between us and the upstream, for the log alone."""
+    refused_at: str | None = None
+    """The kind of scope that refused the call ("none": the call itself was at fault); None where it was not refused."""
     client_left: bool = False
     posting: Posting | None = None
 
 
-class Metrics:
-    """All metrics of one process. `observe` is called once a call."""
+@dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """One budget as the ledger has it now, in nano-USD."""
 
-    def __init__(self) -> None:
+    scope: Scope
+    window: Window
+    limit_nano_usd: int
+    spent_nano_usd: int
+    held_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """What a scrape read from the ledger. `windows` are those that turn, without `total`."""
+
+    holds_open: int
+    budgets: Sequence[BudgetUse]
+    windows: Mapping[Window, Span]
+
+
+class Metrics:
+    """All metrics of one process. `observe` is called once a call, `render` once a scrape.
+
+    `teams_max` and `users_max` bound the series: counters of teams and users beyond them go to "other".
+    """
+
+    def __init__(self, teams_max: int = 200, users_max: int = 1000) -> None:
         self.registry = CollectorRegistry()
-        self._teams: set[str] = set()
-        self._requests = self._counter(
-            "gateway_requests", "Calls answered.", "endpoint", "model", "team", "status", "error"
-        )
-        self._tokens = self._counter("gateway_tokens", "Tokens billed.", "team", "model", "direction")
-        self._images = self._counter("gateway_images", "Images billed.", "team", "model")
-        self._cost = self._counter("gateway_cost_usd", "Dollars billed.", "team", "model", "kind")
-        self._estimated = self._counter("gateway_usage_estimated", "Calls billed by estimate.", "model")
-        self._overruns = self._counter("gateway_hold_overruns", "Charges above their hold.", "model")
-        self._duration = self._seconds("gateway_request_duration_seconds", "From a call's first to its last byte.")
-        self._first_byte = self._seconds("gateway_time_to_first_byte_seconds", "Until the answer's first byte.")
-        self._upstream = self._seconds("gateway_upstream_duration_seconds", "From sending upstream to its last byte.")
-        self._overhead = self._seconds("gateway_overhead_seconds", "A call's duration less the upstream's.")
-        self.streams_in_flight = Gauge("gateway_streams_in_flight", "Answers being streamed.", registry=self.registry)
-        self._holds_open = Gauge("gateway_holds_open", "Holds of running calls.", registry=self.registry)
+        self._teams = _Bounded(teams_max)
+        self._users = _Bounded(users_max)
+        self._make_counters()
+        self._make_histograms()
+        self._make_gauges()
 
     def observe(self, record: CallRecord) -> None:
         """Count one finished call and write its log line."""
         duration_s = _now_since(record)
-        team = self._team(record.principal)
-        model = record.model or "none"
+        team = self._teams.label(record.principal.team if record.principal else None)
+        model = record.model or NONE
         self._requests.labels(record.endpoint, model, team, str(record.status), record.error).inc()
+        if record.error:
+            self._errors.labels(_SOURCE_OF.get(record.error, _CALLER), record.error).inc()
+        if record.refused_at is not None:
+            self._refusals.labels(record.error, record.refused_at).inc()
         self._duration.labels(record.endpoint).observe(duration_s)
         self._observe_times(record, duration_s)
         if record.posting is not None and record.posting.type == "capture":
             self._observe_charge(record, record.posting, team, model)
         log.info(_line(record, duration_s))
 
-    def render(self, holds_open: int) -> bytes:
-        """The exposition text."""
-        self._holds_open.set(holds_open)
+    def render(self, view: LedgerView | None) -> bytes:
+        """The exposition text; None where the ledger did not answer: then its gauges keep what they had."""
+        self._ledger_up.set(view is not None)
+        if view is not None:
+            self._show(view)
         return generate_latest(self.registry)
+
+    def _make_counters(self) -> None:
+        self._requests = self._counter(
+            "gateway_requests", "Calls answered.", "endpoint", "model", "team", "status", "error"
+        )
+        self._errors = self._counter("gateway_errors", "Calls that ended with an error.", "source", "code")
+        for code, source in _SOURCE_OF.items():
+            # From zero on: an alert on an increase would miss the first error of a series that begins with it.
+            self._errors.labels(source, code)
+        self._refusals = self._counter("gateway_refusals", "Calls the gateway refused to send.", "code", "scope")
+        self._tokens = self._counter("gateway_tokens", "Tokens billed.", "team", "model", "direction")
+        self._images = self._counter("gateway_images", "Images billed.", "team", "model")
+        self._cost = self._counter("gateway_cost_usd", "Dollars billed.", "team", "model", "kind")
+        self._user_cost = self._counter("gateway_user_cost_usd", "Dollars billed to users.", "team", "user")
+        self._estimated = self._counter("gateway_usage_estimated", "Calls billed by estimate.", "model")
+        self._overruns = self._counter("gateway_hold_overruns", "Charges above their hold.", "model")
+
+    def _make_histograms(self) -> None:
+        self._duration = self._seconds("gateway_request_duration_seconds", "From a call's first to its last byte.")
+        self._first_byte = self._seconds("gateway_time_to_first_byte_seconds", "Until the answer's first byte.")
+        self._upstream = self._seconds("gateway_upstream_duration_seconds", "From sending upstream to its last byte.")
+        self._overhead = self._seconds("gateway_overhead_seconds", "A call's duration less the upstream's.")
+        self.settlement_lag = Histogram(
+            "gateway_settlement_lag_seconds",
+            "From a call's end to its posting in the ledger.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+
+    def _make_gauges(self) -> None:
+        self.streams_in_flight = self._gauge("gateway_streams_in_flight", "Answers being streamed.")
+        self.settlements_owed = self._gauge("gateway_settlements_owed", "Calls ended and not yet posted.")
+        self._ledger_up = self._gauge("gateway_ledger_up", "Whether the ledger answered this scrape.")
+        self._holds_open = self._gauge("gateway_holds_open", "Holds of running calls.")
+        budget = ("scope", "id", "window")
+        self._limit = self._gauge("gateway_budget_limit_usd", "A budget's limit.", *budget)
+        self._spent = self._gauge("gateway_budget_spent_usd", "What is spent of a budget.", *budget)
+        self._held = self._gauge("gateway_budget_held_usd", "What running calls hold of a budget.", *budget)
+        self._starts = self._gauge("gateway_window_start_timestamp_seconds", "When a window began.", "window")
+        self._resets = self._gauge("gateway_window_reset_timestamp_seconds", "When a window ends.", "window")
+
+    def _show(self, view: LedgerView) -> None:
+        """Cleared first: a budget that was taken away must not stay in the graphs."""
+        self._holds_open.set(view.holds_open)
+        for gauge in (self._limit, self._spent, self._held):
+            gauge.clear()
+        for use in view.budgets:
+            labels = (use.scope.kind, use.scope.id, use.window)
+            self._limit.labels(*labels).set(use.limit_nano_usd / NANO_PER_USD)
+            self._spent.labels(*labels).set(use.spent_nano_usd / NANO_PER_USD)
+            self._held.labels(*labels).set(use.held_nano_usd / NANO_PER_USD)
+        for window, span in view.windows.items():
+            self._starts.labels(window).set(span.start_ms / 1000)
+            self._resets.labels(window).set((span.end_ms or 0) / 1000)
 
     def _observe_times(self, record: CallRecord, duration_s: float) -> None:
         if record.first_byte_at is not None:
@@ -109,26 +204,40 @@ class Metrics:
         self._tokens.labels(team, model, "output").inc(usage.completion_tokens)
         if record.kind == "image":
             self._images.labels(team, model).inc(usage.units)
-        self._cost.labels(team, model, record.kind).inc(posting.cost_nano_usd / NANO_PER_USD)
-        if ESTIMATED in posting.flags:
-            self._estimated.labels(model).inc()
-        if OVERRUN in posting.flags:
-            self._overruns.labels(model).inc()
-
-    def _team(self, principal: Principal | None) -> str:
-        if principal is None:
-            return "none"
-        if principal.team not in self._teams:
-            if len(self._teams) >= TEAMS_MAX:
-                return "other"
-            self._teams.add(principal.team)
-        return principal.team
+        cost_usd = posting.cost_nano_usd / NANO_PER_USD
+        self._cost.labels(team, model, record.kind).inc(cost_usd)
+        self._user_cost.labels(team, self._users.label(record.principal.user if record.principal else None)).inc(
+            cost_usd
+        )
+        # By zero, too: an increase from nothing to one would show in no graph.
+        self._estimated.labels(model).inc(not INEXACT.isdisjoint(posting.flags))
+        self._overruns.labels(model).inc(OVERRUN in posting.flags)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
     def _seconds(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, ("endpoint",), buckets=_SECONDS, registry=self.registry)
+
+
+class _Bounded:
+    """Label values in the order they came, up to a bound; whatever comes later is "other"."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: set[str] = set()
+
+    def label(self, value: str | None) -> str:
+        if value is None:
+            return NONE
+        if value not in self._seen:
+            if len(self._seen) >= self._most:
+                return OTHER
+            self._seen.add(value)
+        return value
 
 
 def _now_since(record: CallRecord) -> float:

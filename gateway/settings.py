@@ -60,6 +60,11 @@ class Settings:
     metrics_token: str = ""
     """A bearer token that opens /metrics beside the administrator's key."""
 
+    metrics_teams_max: int = 200
+    """Teams with series of their own in /metrics; further ones count as other."""
+    metrics_users_max: int = 1000
+    """Users with series of their own in /metrics; further ones count as other."""
+
     timezone: str = "UTC"
     """IANA name of the zone whose midnights bound days, weeks and months; fixed by the first start."""
     first_weekday: str = "monday"

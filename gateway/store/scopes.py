@@ -71,10 +71,7 @@ class Scopes:
     ) -> list[tuple[ScopeSettings, ScopeState]]:
         """Scopes of one kind behind the id `after`, by id."""
         keys = Keys(org)
-        with TranslatedFaults():
-            first = f"({after}" if after else "-"
-            ids = await self._redis.zrangebylex(keys.index(kind), first, "+", start=0, num=limit)
-        scopes = [Scope(kind, cast(bytes, member).decode()) for member in ids]
+        scopes = await self._listed(org, kind, after, limit)
         if not scopes:
             return []
         values = await self._mget([keys.settings(scope) for scope in scopes] + [keys.state(scope) for scope in scopes])
@@ -84,6 +81,14 @@ class Scopes:
             for settings, state in pairs
             if settings is not None and state is not None
         ]
+
+    async def states(self, org: str, kind: ScopeKind, *, after: str, limit: int) -> list[tuple[Scope, ScopeState]]:
+        """The same without their settings: what admission counts."""
+        keys = Keys(org)
+        scopes = await self._listed(org, kind, after, limit)
+        packed = await self._mget([keys.state(scope) for scope in scopes]) if scopes else []
+        pairs = zip(scopes, packed, strict=True)
+        return [(scope, unpack_scope(state)) for scope, state in pairs if state is not None]
 
     async def look(self, principal: Principal) -> tuple[list[ScopeState | None], int]:
         """State of every scope above a call, outermost first, and Redis's clock (ms); None where one does not exist."""
@@ -101,6 +106,13 @@ class Scopes:
         with TranslatedFaults():
             seconds, micros = await self._redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
+
+    async def _listed(self, org: str, kind: ScopeKind, after: str, limit: int) -> list[Scope]:
+        """Scopes of one kind behind the id `after`, by id."""
+        with TranslatedFaults():
+            first = f"({after}" if after else "-"
+            ids = await self._redis.zrangebylex(Keys(org).index(kind), first, "+", start=0, num=limit)
+        return [Scope(kind, cast(bytes, member).decode()) for member in ids]
 
     async def _mget(self, keys: list[str]) -> list[bytes | None]:
         with TranslatedFaults():

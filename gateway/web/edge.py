@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.billing.errors import GatewayError
-from gateway.metrics import CallRecord
+from gateway.metrics import NONE, CallRecord
 from gateway.web.exchange import ClientLeft, Exchange
 from gateway.web.services import Services
 
@@ -32,6 +32,8 @@ async def _run(
         record.error = "client_left"
     except GatewayError as error:
         record.error = error.code
+        if record.sent_at is None:
+            record.refused_at = str(error.details.get("scope", NONE))
         await exchange.answer_error(error, error_fields)
     except Exception:  # the process's edge: a fault of ours is logged and counted, and the caller hears of it
         log.exception("call %s failed", exchange.request_id)

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from gateway.billing.errors import InvalidAPIKey, LedgerUnavailable
 from gateway.billing.principal import digest_of
+from gateway.metrics import LedgerView
 from gateway.web.auth import bearer
 from gateway.web.http import json_response, raw_header
 from gateway.web.services import Services
@@ -20,14 +21,13 @@ class Health:
         self,
         services: Services,
         ready: Callable[[], Awaitable[bool]],
-        orgs: tuple[str, ...],
+        ledger_view: Callable[[], Awaitable[LedgerView]],
         metrics_token: str | None,
     ) -> None:
         self._services = services
         self._ready = ready
-        self._orgs = orgs
+        self._ledger_view = ledger_view
         self._metrics_digest = digest_of(metrics_token) if metrics_token else None
-        self._holds_open = 0
 
     def routes(self) -> list[Route]:
         return [
@@ -51,9 +51,8 @@ class Health:
         if not self._services.auth.is_admin_key(secret) and digest_of(secret) != self._metrics_digest:
             raise InvalidAPIKey("GET /metrics takes the metrics token or the administrator's key.")
         try:
-            counts = [await self._services.ledger.open_hold_count(org) for org in self._orgs]
-            self._holds_open = sum(counts)
+            view = await self._ledger_view()
         except LedgerUnavailable:
-            pass  # the last known number stays; the alert on Redis speaks for itself
-        text = self._services.metrics.render(self._holds_open)
+            view = None
+        text = self._services.metrics.render(view)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RELEASE, Posting
+from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Job, Jobs
 from gateway.store.ledger import Ledger
@@ -91,10 +92,11 @@ class Deadline:
 class Settlements:
     """Ends holds, for certain. `owed` counts the postings that no answer has confirmed yet."""
 
-    def __init__(self, ledger: Ledger, jobs: Jobs, tasks: Tasks) -> None:
+    def __init__(self, ledger: Ledger, jobs: Jobs, tasks: Tasks, metrics: Metrics) -> None:
         self._ledger = ledger
         self._jobs = jobs
         self._tasks = tasks
+        self._metrics = metrics
         self.owed = 0
 
     def settle(self, hold: HoldRequest, posting: Posting) -> asyncio.Task[None]:
@@ -117,7 +119,8 @@ class Settlements:
 
     async def _settle(self, hold: HoldRequest, posting: Posting) -> None:
         self.owed += 1
-        settled = await until_answered(lambda: self._ledger.settle(hold, posting))
+        with self._metrics.settlements_owed.track_inprogress(), self._metrics.settlement_lag.time():
+            settled = await until_answered(lambda: self._ledger.settle(hold, posting))
         self.owed -= 1
         if posting.cost_nano_usd and settled.posted_nano_usd != posting.cost_nano_usd:
             # Redis lost the hold (restored from an old copy?) or it ended otherwise: this charge stands in no ledger.

@@ -10,6 +10,7 @@ import pytest
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RELEASE, Posting
 from gateway.billing.principal import Principal
+from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger, Settled
@@ -37,7 +38,7 @@ class ScriptedLedger:
 
 
 def settlements(ledger: ScriptedLedger, tasks: Tasks) -> Settlements:
-    return Settlements(cast(Ledger, ledger), cast(Jobs, None), tasks)
+    return Settlements(cast(Ledger, ledger), cast(Jobs, None), tasks, Metrics())
 
 
 def test_waiting_for_tasks_waits_for_those_they_start() -> None:

@@ -1,0 +1,53 @@
+"""What a scrape of /metrics shows from the ledger: open holds and budgets, the same from every gateway."""
+
+from collections.abc import Iterator, Mapping
+
+from gateway.billing.budget import Calendar, Spans
+from gateway.billing.principal import Scope, ScopeKind
+from gateway.metrics import BudgetUse, LedgerView
+from gateway.store.ledger import Ledger
+from gateway.store.packed import ScopeState
+from gateway.store.scopes import Scopes
+
+_PAGE = 200  # read at once: between two pages the calls on this loop go on
+
+
+class LedgerScrape:
+    """Reads the budgets of an organisation, of each kind of scope as many as `most` says, by id."""
+
+    def __init__(
+        self, ledger: Ledger, scopes: Scopes, calendar: Calendar, org: str, most: Mapping[ScopeKind, int]
+    ) -> None:
+        self._ledger = ledger
+        self._scopes = scopes
+        self._calendar = calendar
+        self._org = org
+        self._most = most
+
+    async def view(self) -> LedgerView:
+        """The ledger as of now. Raises LedgerUnavailable."""
+        spans = self._calendar.spans_at(await self._scopes.now_ms())
+        budgets = [use for kind in self._most for use in await self._budgets(kind, spans)]
+        return LedgerView(
+            holds_open=await self._ledger.open_hold_count(self._org),
+            budgets=budgets,
+            windows={"day": spans.day, "week": spans.week, "month": spans.month},
+        )
+
+    async def _budgets(self, kind: ScopeKind, spans: Spans) -> list[BudgetUse]:
+        uses: list[BudgetUse] = []
+        left, after = self._most[kind], ""
+        while left > 0:
+            page = await self._scopes.states(self._org, kind, after=after, limit=min(left, _PAGE))
+            for scope, state in page:
+                uses.extend(_uses(scope, state, spans))
+            if len(page) < min(left, _PAGE):
+                break
+            left, after = left - len(page), page[-1][0].id
+        return uses
+
+
+def _uses(scope: Scope, state: ScopeState, spans: Spans) -> Iterator[BudgetUse]:
+    for window, limit in state.limits.items():
+        balance = state.balance(window, spans)
+        yield BudgetUse(scope, window, limit, balance.spent_nano_usd, balance.held_nano_usd)
