@@ -66,7 +66,7 @@ class Gateway:
         extra_endpoints: tuple[Endpoint, ...] = (),
     ) -> None:
         self._settings = settings
-        self._redis = open_redis(redis_url, settings.redis_timeout_s)
+        self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s)
         calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
         ledger = Ledger(self._redis, scripts, calendar, settings.lease_s)

@@ -2,13 +2,14 @@
 
 Every setting stands once, in `Settings`, with its default and its meaning. In `config/gateway.toml` it has the same
 name; in the environment it is `GATEWAY_` and the name in capitals, which wins over the file. Those
-that are better known by other names stand in `_ENVIRONMENT_NAMES`; they go by either.
+that are better known by other names stand in `_ENVIRONMENT_NAMES`; they go by either. With `_FILE` behind it a variable
+names a file that holds the value, as secrets are handed to containers.
 """
 
 import logging
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -44,6 +45,8 @@ class Settings:
 
     redis_url: str = ""
     """redis://, rediss:// or unix://; empty runs an embedded Valkey in the data directory."""
+    redis_password: str = ""
+    """The password of the server in redis_url, where that has none."""
     data_dir: str = ".gateway"
     """Embedded Redis and generated secrets."""
     prices_file: str = ""
@@ -136,7 +139,7 @@ _ENVIRONMENT_NAMES = {
 }
 _CLIENT_VARIABLES = {"GATEWAY_CONFIG", "GATEWAY_URL", "GATEWAY_KEY"}
 """Known variables that are no settings: where the file is, and what our command line and examples read."""
-_SECRETS = {"upstream_api_key", "admin_key", "metrics_token"}
+_SECRETS = {"upstream_api_key", "redis_password", "admin_key", "metrics_token"}
 _ADMIN_KEY_CHARS_MIN = 16
 _LEAST = {
     "workers": 1,
@@ -145,11 +148,8 @@ _LEAST = {
     "whole_answer_bytes_max": 1024,
     "max_completion_tokens_default": 1,
     "lease_s": 5,
-    "redis_timeout_s": 0.05,
-    "upstream_connect_timeout_s": 0.05,
-    "upstream_answer_timeout_s": 0.05,
-    "client_write_timeout_s": 0.05,
-    "body_timeout_s": 0.05,
+    **dict.fromkeys(("redis_timeout_s", "client_write_timeout_s", "body_timeout_s"), 0.05),
+    **dict.fromkeys(("upstream_connect_timeout_s", "upstream_answer_timeout_s"), 0.05),
 }
 _MOST = {
     "port": 65_535,
@@ -213,6 +213,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     kinds = get_type_hints(Settings)
     by_variable = {variable: name for name in kinds for variable in (environment_name(name), _gateway_name(name))}
     values = {}
+    environ = _with_files(environ, by_variable)
     for variable, text in environ.items():
         name = by_variable.get(variable)
         if name is None:
@@ -224,6 +225,29 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         else:
             values[name] = _parsed(name, text, kinds[name], variable)
     return values
+
+
+def _with_files(environ: Mapping[str, str], variables: Iterable[str]) -> dict[str, str]:
+    """The environment with each `<VARIABLE>_FILE` replaced by what its file holds, less newlines at its end."""
+    plain = dict(environ)
+    for variable in variables:
+        by_file = f"{variable}_FILE"
+        if by_file in plain and variable in plain:
+            raise SettingsError(f"{variable} and {by_file} are both set; set one of them")
+        if by_file in plain:
+            plain[variable] = _file_text(Path(plain.pop(by_file)), by_file)
+    return plain
+
+
+def _file_text(path: Path, variable: str) -> str:
+    """The message never repeats the path: somebody may have put the secret itself there."""
+    try:
+        text, reason = path.read_text(encoding="utf-8").rstrip("\r\n"), "it is empty"
+    except (OSError, ValueError) as error:
+        text, reason = "", getattr(error, "strerror", None) or "not plain text"
+    if not text:
+        raise SettingsError(f"{variable} must name a file that can be read ({reason})")
+    return text
 
 
 def _refuse_unknown(variable: str, text: str) -> None:
@@ -306,6 +330,8 @@ def _check_secrets(settings: Settings) -> None:
         secret = getattr(settings, name)
         if not secret.isascii() or not secret.isprintable() or " " in secret:
             raise SettingsError(f"{environment_name(name)} must be plain text on one line, without any space")
+    if settings.redis_password and not settings.redis_url:
+        raise SettingsError("GATEWAY_REDIS_PASSWORD (redis_password) is for the server that REDIS_URL names; set both")
     if settings.admin_key and len(settings.admin_key) < _ADMIN_KEY_CHARS_MIN:
         raise SettingsError(
             f"GATEWAY_ADMIN_KEY must have at least {_ADMIN_KEY_CHARS_MIN} characters: whoever guesses it owns the books"

@@ -186,6 +186,64 @@ def test_without_prices_there_is_no_start(config: Path, text: str | None, says: 
         load_prices(settings)
 
 
+@pytest.mark.parametrize("variable", ["MINITOOLAI_API_KEY", "GATEWAY_UPSTREAM_API_KEY"])
+def test_a_value_may_stand_in_a_file(config: Path, tmp_path: Path, variable: str) -> None:
+    """Containers are given secrets as files; editors put a newline at their end."""
+    secret = tmp_path / "secret"
+    for end in ("", "\n", "\r\n"):
+        secret.write_text(SECRET + end, newline="")
+        settings = load_settings({"GATEWAY_CONFIG": str(config), f"{variable}_FILE": str(secret)})
+        assert SECRET == settings.upstream_api_key
+
+
+def test_every_setting_may_stand_in_a_file(config: Path, tmp_path: Path) -> None:
+    """No setting's name is that of another's file."""
+    names = {environment_name(one.name) for one in fields(Settings)} | {
+        f"GATEWAY_{one.name.upper()}" for one in fields(Settings)
+    }
+    assert set() == names & {f"{name}_FILE" for name in names}
+    (tmp_path / "port").write_text("9000\n")
+    assert 9000 == load_settings({"GATEWAY_CONFIG": str(config), "GATEWAY_PORT_FILE": str(tmp_path / "port")}).port
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        (
+            {"MINITOOLAI_API_KEY_FILE": SECRET},
+            "_FILE must name a file that can be read (No such file",
+        ),
+        ({"MINITOOLAI_API_KEY_FILE": SECRET + "\0"}, "MINITOOLAI_API_KEY_FILE must name a file that can be read"),
+        ({"MINITOOLAI_API_KEY_FILE": ""}, "MINITOOLAI_API_KEY_FILE must name a file that can be read"),
+        (
+            {"MINITOOLAI_API_KEY_FILE": "{folder}/empty"},
+            "MINITOOLAI_API_KEY_FILE must name a file that can be read (it is empty)",
+        ),
+        ({"MINITOOLAI_API_KEY_FILE": "{folder}/two"}, "MINITOOLAI_API_KEY must be plain text on one line"),
+        ({"MINITOOLAI_API_KEY_FILE": "{folder}/latin-1"}, "can be read (not plain text)"),
+        (
+            {"MINITOOLAI_API_KEY_FILE": "{folder}/two", "MINITOOLAI_API_KEY": SECRET},
+            "MINITOOLAI_API_KEY and MINITOOLAI_API_KEY_FILE are both set",
+        ),
+        ({"GATEWAY_DRIAN_S_FILE": "{folder}/two"}, "GATEWAY_DRIAN_S_FILE, which is no setting"),
+        ({"GATEWAY_REDIS_PASSWORD": SECRET}, "is for the server that REDIS_URL names"),
+    ],
+)
+def test_a_wrong_file_of_a_value_stops_the_start(
+    config: Path, tmp_path: Path, environ: dict[str, str], says: str
+) -> None:
+    """In one line that repeats neither the secret nor a path: somebody may have put the secret itself there."""
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "two").write_text(f"{SECRET}\n{SECRET}\n")
+    (tmp_path / "latin-1").write_bytes(b"\xe9")
+    given = {variable: text.replace("{folder}", str(tmp_path)) for variable, text in environ.items()}
+    with pytest.raises(SettingsError) as refused:
+        load_settings({"GATEWAY_CONFIG": str(config), **given})
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
 def test_what_kubernetes_injects_is_ignored(config: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A service named gateway sets these in every container beside it; each is named in a warning."""
     injected = {

@@ -118,11 +118,13 @@ def connect(arguments: argparse.Namespace) -> ControlPlane:
 
 
 def find_admin_key() -> str:
-    """The administrator's key from GATEWAY_ADMIN_KEY, else from the file that the first start made."""
+    """The administrator's key from GATEWAY_ADMIN_KEY, else from the file that GATEWAY_ADMIN_KEY_FILE names, else from
+    the one that the first start made."""
     given = os.environ.get("GATEWAY_ADMIN_KEY", "").strip()
     if given:
         return given
-    path = Path(os.environ.get("GATEWAY_DATA_DIR") or ".gateway") / "admin-key"
+    made = Path(os.environ.get("GATEWAY_DATA_DIR") or ".gateway") / "admin-key"
+    path = Path(os.environ.get("GATEWAY_ADMIN_KEY_FILE") or made)
     try:
         key, reason = path.read_text(encoding="ascii").strip(), "it is empty"
     except (OSError, UnicodeDecodeError) as error:

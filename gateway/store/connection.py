@@ -17,8 +17,10 @@ class UnfitRedis(RuntimeError):
     """The server cannot be used; the text says why and what to change."""
 
 
-def open_redis(url: str, timeout_s: float) -> Redis:
+def open_redis(url: str, timeout_s: float, password: str = "") -> Redis:
     """A client that never retries on its own: a command whose answer was lost may have been applied.
+
+    `password` is for a URL that has none; the URL's own wins.
 
     Raises UnfitRedis: the URL is of a form this version does not know.
     """
@@ -27,6 +29,7 @@ def open_redis(url: str, timeout_s: float) -> Redis:
     try:
         pool = BlockingConnectionPool.from_url(
             url,
+            password=password or None,
             max_connections=_CONNECTIONS_MAX,
             timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),

@@ -87,6 +87,18 @@ def test_the_admin_key_is_read_from_the_data_directory(
     assert "Bearer sk-from-file" == control_plane.requests[0].authorization
 
 
+def test_the_admin_key_is_read_from_the_file_that_is_named(
+    control_plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the gateway's own container, say, where the key is a secret's file."""
+    monkeypatch.delenv("GATEWAY_ADMIN_KEY")
+    (tmp_path / "secret").write_text("sk-from-secret\n")
+    monkeypatch.setenv("GATEWAY_ADMIN_KEY_FILE", str(tmp_path / "secret"))
+    control_plane.answers("GET", "/admin/v1/teams", {"data": [], "next_cursor": None})
+    assert 0 == main(["teams", "list"])
+    assert "Bearer sk-from-secret" == control_plane.requests[0].authorization
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff"])
 def test_a_file_without_an_admin_key_is_as_good_as_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes

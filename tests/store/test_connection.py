@@ -1,6 +1,7 @@
 """Redis is refused where it could not keep books."""
 
 import asyncio
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,29 +16,45 @@ from gateway.store.embedded import server_program
 from gateway.store.keys import SCHEMA, SCHEMA_VERSION
 
 
-async def checked(url: str) -> None:
-    client = open_redis(url, 2)
+async def checked(url: str, password: str = "") -> None:
+    client = open_redis(url, 2, password)
     try:
         await check_fit(client)
     finally:
         await client.aclose()
 
 
+@contextlib.contextmanager
+def server(folder: Path, *arguments: str, password: str | None = None) -> Iterator[str]:
+    """A server with arguments of its own; its URL, without a password."""
+    path = folder / "s"
+    process = subprocess.Popen(
+        [server_program(), "--port", "0", "--unixsocket", path, "--save", "", *arguments],
+        stdout=subprocess.DEVNULL,
+        cwd=folder,
+    )
+    url = f"unix://{path}"
+    with redis.Redis.from_url(url, password=password, retry=Retry(ConstantBackoff(0.05), 400)) as client:
+        client.ping()
+    yield url
+    process.terminate()
+    process.wait(20)
+
+
 @pytest.fixture
 def evicting(tmp_path: Path) -> Iterator[str]:
     """A server that throws keys away when its memory is full."""
-    path = tmp_path / "s"
-    server = subprocess.Popen(
-        [server_program(), "--port", "0", "--unixsocket", path, "--save", "", "--maxmemory-policy", "allkeys-lru"],
-        stdout=subprocess.DEVNULL,
-        cwd=tmp_path,
-    )
-    url = f"unix://{path}"
-    with redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.05), 400)) as client:
-        client.ping()
-    yield url
-    server.terminate()
-    server.wait(20)
+    with server(tmp_path, "--maxmemory-policy", "allkeys-lru") as url:
+        yield url
+
+
+@pytest.mark.parametrize(("query", "given"), [("", "open sesame"), ("?password=open%20sesame", "wrong")])
+def test_a_password_is_the_urls_or_else_the_settings(tmp_path: Path, query: str, given: str) -> None:
+    """A password in a file of its own need not be copied into a URL."""
+    with server(tmp_path, "--requirepass", "open sesame", password="open sesame") as url:
+        asyncio.run(checked(url + query, given))
+        with pytest.raises(UnfitRedis, match="gives no answer"):
+            asyncio.run(checked(url, "shut sesame"))
 
 
 def test_an_evicting_redis_is_refused(evicting: str) -> None:
