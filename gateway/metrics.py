@@ -165,6 +165,7 @@ class Metrics:
         )
 
     def _make_gauges(self) -> None:
+        self.calls_in_flight = self._gauge("gateway_calls_in_flight", "Calls being served.")
         self.streams_in_flight = self._gauge("gateway_streams_in_flight", "Answers being streamed.")
         self.settlements_owed = self._gauge("gateway_settlements_owed", "Calls ended and not yet posted.")
         self._ledger_up = self._gauge("gateway_ledger_up", "Whether the ledger answered this scrape.")

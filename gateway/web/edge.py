@@ -26,6 +26,7 @@ async def answer_call(
 async def _run(
     serve: Serve, exchange: Exchange, record: CallRecord, services: Services, error_fields: Mapping[str, object]
 ) -> None:
+    services.metrics.calls_in_flight.inc()
     try:
         await serve(exchange, record)
     except ClientLeft:
@@ -44,4 +45,5 @@ async def _run(
         exchange.close()
         record.status = exchange.status
         record.client_left = exchange.gone
+        services.metrics.calls_in_flight.dec()
         services.metrics.observe(record)
