@@ -104,7 +104,7 @@ def add_setting_arguments(parser: argparse.ArgumentParser, fields: Sequence[Fiel
         action="append",
         type=budget,
         metavar="WINDOW=USD",
-        help=f"such as month=25.00; windows: {', '.join(WINDOWS)}; may be repeated",
+        help=f"such as month=25.00; windows: {', '.join(WINDOWS)}; may be repeated; other windows keep theirs",
     )
     parser.add_argument(
         "--limit",
@@ -202,7 +202,18 @@ def change(group: Group, control_plane: ControlPlane, arguments: argparse.Namesp
     settings = settings_of(group, arguments)
     if not settings:
         raise CommandError(f"nothing to change; `gateway {group.collection} set --help` lists what can be")
+    if settings.get("budgets"):
+        path = path_of(group.collection, arguments.id)
+        settings["budgets"] = with_others(settings["budgets"], control_plane.get(path, org=arguments.org)["budgets"])
     return patch(group, control_plane, arguments, settings)
+
+
+def with_others(named: list[JSONObject], current: list[JSONObject]) -> list[JSONObject]:
+    """The budgets that were named, and those of other windows as they are: raising one limit must not drop another."""
+    windows = {budget["window"] for budget in named}
+    settable = ("window", "limit_usd", "soft_percent")
+    others = [budget for budget in current if budget["window"] not in windows]
+    return [*named, *({name: budget[name] for name in settable if name in budget} for budget in others)]
 
 
 def block(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:

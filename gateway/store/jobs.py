@@ -45,6 +45,8 @@ class Jobs:
         self._redis = redis
         self._scripts = scripts
         self._claim = load("claim_jobs")
+        self._unstored: dict[str, Job] = {}
+        """Jobs that Redis has not taken yet; their clients may poll them here all the same."""
 
     async def bind(self, job: Job, first_poll_ms: int) -> bool:
         """Remember a job as pending, due at `first_poll_ms`; True as well when this very job was bound before.
@@ -52,6 +54,7 @@ class Jobs:
         False: the upstream gave its pair to another call already, whose job it stays. Raises LedgerUnavailable.
         """
         keys, digest, about = Keys(job.hold.principal.org), job.digest, _stored(job)
+        self._unstored[digest] = job
         with TranslatedFaults():
             await self._redis.set(job_pointer(digest), keys.org, px=KEEP_MS, nx=True)
             pipeline = self._redis.pipeline(transaction=True)
@@ -61,11 +64,13 @@ class Jobs:
             pipeline.zadd(keys.jobs_due, {digest: first_poll_ms}, nx=True)
             pipeline.hget(keys.job(digest), "about")
             *_, bound = await pipeline.execute()
+        self._unstored.pop(digest, None)
         return cast(bytes, bound).decode() == about
 
     async def find(self, jobid: str, signature: str) -> Job | None:
         """The job of this pair, in whatever organisation, or None: a pair never submitted through this gateway."""
-        return await self._find(job_digest(jobid, signature))
+        digest = job_digest(jobid, signature)
+        return self._unstored.get(digest) or await self._find(digest)
 
     async def _find(self, digest: str) -> Job | None:
         with TranslatedFaults():

@@ -173,7 +173,8 @@ def usage_json(groups: Sequence[str], rows: Iterable[tuple[tuple[str, ...], Meas
 
 
 def entry_json(entry: Entry) -> dict[str, object]:
-    """One ledger entry as answered."""
+    """One ledger entry as answered. Like its cost, the images of a refund are negative: sums come out right."""
+    units = -entry.units if entry.type == "refund" else entry.units
     return {
         "id": entry.id,
         "at": instant(entry.at_ms),
@@ -189,8 +190,8 @@ def entry_json(entry: Entry) -> dict[str, object]:
         "model": entry.model,
         "prompt_tokens": entry.prompt_tokens,
         "completion_tokens": entry.completion_tokens,
-        "images": entry.units if entry.kind == "image" else 0,
-        "units": entry.units,
+        "images": units if entry.kind == "image" else 0,
+        "units": units,
         "cost_nano_usd": entry.cost_nano_usd,
         "cost_usd": format_usd(entry.cost_nano_usd),
         "usage_source": entry.usage_source,

@@ -81,10 +81,10 @@ class Exchange:
                 self._on_gone()
 
     async def start(self, status: int, headers: Sequence[Header]) -> None:
-        self.started = True
-        self.status = status
         head = [*headers, (b"x-request-id", self.request_id.encode()), *self.told]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
+        self.started = True
+        self.status = status
 
     async def write(self, chunk: bytes) -> None:
         """Pass bytes on; waits while the client's connection is full. Does nothing once the client has left."""
@@ -119,7 +119,7 @@ class Exchange:
             self._watch.cancel()
 
     async def _deliver(self, body: bytes, *, more: bool) -> None:
-        if self.gone:
+        if self.gone or (more and not body):
             return
         try:
             async with asyncio.timeout(self._write_timeout_s):

@@ -44,11 +44,12 @@ from gateway.web.services import Services
 from gateway.web.settlement import Deadline, Ending
 from gateway.wire.call import Call, Endpoint
 from gateway.wire.charge import estimate, posting_of, unanswered
-from gateway.wire.headers import mask, response_headers
+from gateway.wire.headers import StreamMask, mask, response_headers
 from gateway.wire.images import ImageMeter
 from gateway.wire.strictjson import encode
 
 _REFUSED_BY_UPSTREAM = (401, 402, 403)
+_STATUS_MAX = 599
 _FROM_UPSTREAM = (b"x-gateway-error-source", b"upstream")
 _MAY_BE_BILLED = "The call may have been billed, so it was booked as an estimate; repeating it may cost again."
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
@@ -76,8 +77,10 @@ class Relay:
         self._call, self._price, self._hold, self._record = held.call, held.price, held.hold, held.record
         self._meter = endpoint.new_meter(held.call)
         self._ending = Ending(services.settlements, held.hold, services.limits.settle_wait_s)
-        self._draining = False
+        self._draining = False  # whether this stream counts among those read on after their client left
+        self._cut_short = False  # whether it was left before its end, because it was too long
         self._last = _EVENT_ENDS[0]
+        self._mask = StreamMask(services.upstream_secret(held.hold.principal.org))
         self._secret = services.upstream_secret(held.hold.principal.org)
 
     async def run(self) -> None:
@@ -92,7 +95,7 @@ class Relay:
             if self._ending.posting is None:
                 # Only a fault of our own leads here: the call may have been billed, so it is booked.
                 streamed = self._record.first_byte_at is not None
-                await self._post(await self._metered() if streamed else await self._unanswered())
+                await self._post(await self._metered(cut=True) if streamed else await self._unanswered())
 
     async def _send(self) -> UpstreamAnswer:
         org = self._hold.principal.org
@@ -123,7 +126,12 @@ class Relay:
             )
         if 300 <= answer.status < 400:
             await self._post(RELEASE)
-            raise UpstreamError("The upstream answered with a redirect; an administrator must correct its address.")
+            raise UpstreamError(
+                f"The upstream answered with status {answer.status}; an administrator must look at its address."
+            )
+        if answer.status > _STATUS_MAX:
+            await self._post(RELEASE)
+            raise UpstreamError("The upstream answered with a status that does not exist; nothing was billed.")
         if answer.status >= 400:
             await self._pass_failure(answer.status, headers, chunks)
             return
@@ -165,7 +173,8 @@ class Relay:
         finally:
             self._services.metrics.streams_in_flight.dec()
         self._record.upstream_ended_at = time.perf_counter()
-        await self._post(await self._metered())
+        await self._post(await self._metered(cut=cut is not None or self._cut_short))
+        await self._exchange.write(self._mask.rest())
         if cut is not None and not self._exchange.gone:
             self._record.error = cut.code
             # The last event may be cut in the middle of a line: a blank line keeps this one apart from it.
@@ -209,7 +218,8 @@ class Relay:
             await self._take(chunk)
             if self._exchange.gone:
                 drained_bytes += len(chunk)
-                if self._meter.done or drained_bytes > self._limits.drain_bytes_max:
+                self._cut_short = drained_bytes > self._limits.drain_bytes_max
+                if self._meter.done or self._cut_short:
                     return
 
     async def _take(self, chunk: bytes) -> None:
@@ -217,7 +227,7 @@ class Relay:
         if self._record.first_byte_at is None:
             self._record.first_byte_at = time.perf_counter()
         self._last = chunk
-        await self._exchange.write(chunk)
+        await self._exchange.write(self._mask.feed(chunk))
         self._meter.feed(chunk)
 
     async def _answer_whole(
@@ -240,11 +250,11 @@ class Relay:
         cost = (b"x-gateway-cost-usd", format_usd(posting.cost_nano_usd).encode())
         await self._exchange.answer(status, [*headers, cost], mask(body, self._secret))
 
-    async def _metered(self) -> Posting:
+    async def _metered(self, *, cut: bool = False) -> Posting:
         """How the hold ends by what was seen; tokens are counted off the loop where the upstream proved none."""
         outcome = self._meter.outcome()
         amount = self._hold.amount_nano_usd
-        decided = posting_of(self._call, self._price, amount, outcome)
+        decided = posting_of(self._call, self._price, amount, outcome, cut=cut)
         if decided is not None:
             return decided
         return await asyncio.to_thread(estimate, self._call, self._price, amount, outcome)

@@ -104,12 +104,23 @@ class Settlements:
         return self._tasks.start(self._settle(hold, posting))
 
     def settle_job(self, hold: HoldRequest, posting: Posting, job: Job, first_poll_ms: int) -> asyncio.Task[None]:
-        """The same for an image job, which is bound to its owner first: who is charged can also be refunded."""
+        """The same for an image job, which is bound to its owner first: who is charged can also be refunded.
+
+        A Redis that is full takes settlements, which free memory, and no new jobs: there the charge goes first.
+        """
 
         async def bind_and_settle() -> None:
-            if not await until_answered(lambda: self._jobs.bind(job, first_poll_ms)):
+            try:
+                bound = await self._jobs.bind(job, first_poll_ms)
+            except Exception as error:  # whatever it was: the charge goes first, and the job is bound after it
+                if not isinstance(error, LedgerUnavailable):
+                    log.exception("job of request %s was not bound; trying again", hold.request_id)
+                await self._settle(hold, posting)
+                bound = await until_answered(lambda: self._jobs.bind(job, first_poll_ms))
+            else:
+                await self._settle(hold, posting)
+            if not bound:
                 log.warning("request %s was answered with another call's job: polls go to that one", hold.request_id)
-            await self._settle(hold, posting)
 
         return self._tasks.start(bind_and_settle())
 

@@ -5,6 +5,7 @@
 | a valid usage | captured at its cost | upstream's | overrun, if above the hold |
 | only impossible usage | captured whole | the bound | anomaly |
 | content, but no usage | captured: prompt + what was streamed | tiktoken's | estimated |
+| an event stream that was cut before anything came | captured: the prompt | tiktoken's | estimated |
 | no answer at all, though sent | captured: prompt (chat) or price (unit) | tiktoken's | estimated, unanswered |
 | nothing billable | released | none | |
 """
@@ -16,14 +17,20 @@ from gateway.wire.call import Call, Outcome
 from gateway.wire.tokens import count, count_prompt
 
 
-def posting_of(call: Call, price: ModelPrice, hold_nano_usd: int, outcome: Outcome) -> Posting | None:
-    """How the hold ends, or None where only an estimate can tell (`estimate`, which is slow)."""
+def posting_of(
+    call: Call, price: ModelPrice, hold_nano_usd: int, outcome: Outcome, *, cut: bool = False
+) -> Posting | None:
+    """How the hold ends, or None where only an estimate can tell (`estimate`, which is slow).
+
+    `cut`: the answer began and was broken off, timed out or left before its own end. What it would have said is not
+    known, so that nothing was seen proves nothing: its prompt was read.
+    """
     if outcome.usage is not None:
         cost = price.cost_of(outcome.usage)
         return Posting("capture", cost, outcome.usage, "upstream", (OVERRUN,) if cost > hold_nano_usd else ())
     if outcome.anomaly:
         return Posting("capture", hold_nano_usd, call.bound, "estimated", (ANOMALY,))
-    return None if outcome.began else RELEASE
+    return None if outcome.began or cut else RELEASE
 
 
 def estimate(call: Call, price: ModelPrice, hold_nano_usd: int, outcome: Outcome) -> Posting:

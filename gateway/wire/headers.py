@@ -55,3 +55,38 @@ def response_headers(headers: Iterable[Header], secret: bytes = b"") -> list[Hea
 def mask(data: bytes, secret: bytes) -> bytes:
     """Replace each occurrence of `secret` by asterisks of the same length."""
     return data.replace(secret, b"*" * len(secret)) if secret else data
+
+
+class StreamMask:
+    """The same for a body that passes in chunks: a secret cut in two by a chunk's end is found as well.
+
+    Bytes pass at once; only a tail that may be the beginning of the secret waits for the next chunk.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may pass now."""
+        data = mask(self._held + chunk, self._secret)
+        held = self._beginning_at_end(data)
+        self._held = data[len(data) - held :]
+        return data[: len(data) - held] if held else data
+
+    def rest(self) -> bytes:
+        """What was held back at the body's end."""
+        held, self._held = self._held, b""
+        return held
+
+    def _beginning_at_end(self, data: bytes) -> int:
+        """How many of the last bytes begin the secret."""
+        if not self._secret:
+            return 0
+        tail = data[-(len(self._secret) - 1) :] if len(self._secret) > 1 else b""
+        start = tail.find(self._secret[:1])
+        while start >= 0:
+            if self._secret.startswith(tail[start:]):
+                return len(tail) - start
+            start = tail.find(self._secret[:1], start + 1)
+        return 0

@@ -108,7 +108,6 @@ def test_a_list_can_be_narrowed_to_a_team(control_plane: FakeControlPlane, capsy
     ("typed", "body"),
     [
         ("set research --name Lab", {"name": "Lab"}),
-        ("set research --budget total=9", {"budgets": [{"window": "total", "limit_usd": "9"}]}),
         ("set research --no-budgets", {"budgets": []}),
         ("set research --all-models", {"models": None}),
         ("block research", {"blocked": True}),
@@ -149,6 +148,17 @@ def test_a_user_needs_a_team(control_plane: FakeControlPlane, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         main(["users", "create", "an"])
     assert "the following arguments are required: --team" in capsys.readouterr().err
+
+
+def test_a_budget_leaves_those_of_other_windows_as_they_are(control_plane: FakeControlPlane) -> None:
+    """Raising one limit at three in the morning must not drop another; the named window is replaced."""
+    control_plane.answers("GET", "/admin/v1/teams/research", RESEARCH)
+    control_plane.answers("PATCH", "/admin/v1/teams/research", RESEARCH)
+    assert 0 == main(["teams", "set", "research", "--budget", "day=1"])
+    day, month = {"window": "day", "limit_usd": "1"}, {"window": "month", "limit_usd": "25.00"}
+    assert {"budgets": [day, month]} == control_plane.requests[1].body
+    assert 0 == main(["teams", "set", "research", "--budget", "month=9"])
+    assert {"budgets": [{"window": "month", "limit_usd": "9"}]} == control_plane.requests[3].body
 
 
 @pytest.mark.parametrize(

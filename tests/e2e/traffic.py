@@ -19,7 +19,10 @@ CHAT_FAULTS: Mapping[str, Sequence[str]] = {
         *("usage_twice", "usage_zero", "no_done", "usage_twice;no_done;crlf", "tokens=120", "delay=0.05", "gap=0.001"),
     ),
     "left": ("gap=0.002", "gap=0.002;crlf", "withhold_after=1;gap=0.001"),
-    "estimated": ("no_usage", "no_usage;no_done", "no_usage;cr", "reset_at=4", "reset_byte=700"),
+    "estimated": (
+        *("no_usage", "no_usage;no_done", "no_usage;cr", "reset_at=4", "reset_byte=700"),
+        *("reset_at=0", "reset_byte=0", "reset_byte=30", "reset_byte=200"),
+    ),
     "unanswered": ("reset", "gzip"),
     "anomaly": ("usage_negative", "usage_huge", "usage_bool", "usage_float", "usage_string"),
     "free": (

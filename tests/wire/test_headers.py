@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.wire.headers import mask, response_headers
+from gateway.wire.headers import StreamMask, mask, response_headers
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,20 @@ def test_the_key_is_masked_wherever_it_stands() -> None:
     assert [(b"x-echo", b"Bearer *********")] == response_headers([(b"X-Echo", b"Bearer sk-secret")], secret)
     assert b'{"a":"*********","b":"*********"}' == mask(b'{"a":"sk-secret","b":"sk-secret"}', secret)
     assert b"unchanged" == mask(b"unchanged", b"")
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_a_secret_is_masked_wherever_chunks_cut_it(size: int) -> None:
+    """Whole, in two, byte by byte; what only begins like it passes unchanged in the end."""
+    secret, body = b"sk-up-1", b"a sk-up-1 b sk-up-sk-up-1 sk-u sk-up-1sk-up-"
+    stream = StreamMask(secret)
+    passed = [stream.feed(body[start : start + size]) for start in range(0, len(body), size)]
+    assert mask(body, secret) == b"".join(passed) + stream.rest()
+    assert secret not in b"".join(passed)
+
+
+def test_bytes_that_do_not_begin_the_secret_pass_at_once() -> None:
+    """An event ends in a blank line, which begins no key: nothing waits."""
+    stream = StreamMask(b"sk-up-1")
+    assert b'data: {"a":"sk-"}\n\n' == stream.feed(b'data: {"a":"sk-"}\n\n')
+    assert b"" == stream.rest()

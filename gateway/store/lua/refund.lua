@@ -16,12 +16,7 @@ if not packed[1] then return {'unknown'} end
 local hold = read_hold(packed[1])
 if hold[STATE] == OPEN then return {'open'} end
 
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HSET', KEYS[1], 'state', 'error')
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
 local posted = hold[POSTED]
-if posted == 0 then return {'nothing_to_refund'} end
-
 local writes = {}
 for i = 1, #KEYS - 4 do
   local scope = read_scope(packed[i + 1])
@@ -33,6 +28,11 @@ for i = 1, #KEYS - 4 do
   writes[#writes + 1] = KEYS[i + 4]
   writes[#writes + 1] = write_scope(scope)
 end
+
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HSET', KEYS[1], 'state', 'error')
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if posted == 0 then return {'nothing_to_refund'} end
 redis.call('MSET', unpack(writes))
 local id = redis.call('XADD', KEYS[4], '*', 'type', 'refund', 'hold', string.match(KEYS[3], '[^:]+$'),
   'cost', '-' .. decimal(posted), 'at', decimal(now_ms()), 'admitted', decimal(hold[ADMITTED_AT]), 'entry', ARGV[2])
