@@ -6,7 +6,6 @@ Data-plane paths are raw ASGI callables found in a table before Starlette's rout
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -65,6 +64,8 @@ class Gateway:
         redis_url: str,
         extra_endpoints: tuple[Endpoint, ...] = (),
     ) -> None:
+        self.fault = ""
+        """Why the gateway could not start; empty while it could."""
         self._settings = settings
         self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s)
@@ -76,26 +77,24 @@ class Gateway:
         metrics = Metrics(settings.metrics_teams_max, settings.metrics_users_max)
         upstream_keys = {DEFAULT_ORG: settings.upstream_api_key}
         auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG, calendar)
+        settlements = Settlements(ledger, jobs, tasks, metrics)
         self.services = Services(
-            auth=auth,
-            prices=prices,
-            ledger=ledger,
-            jobs=jobs,
-            upstream=_upstream(settings),
-            upstream_keys=upstream_keys,
-            settlements=Settlements(ledger, jobs, tasks, metrics),
-            tasks=tasks,
-            metrics=metrics,
-            limits=_limits(settings),
-            counter=ThreadPoolExecutor(1, thread_name_prefix="count"),
+            auth,
+            prices,
+            ledger,
+            jobs,
+            _upstream(settings),
+            upstream_keys,
+            settlements,
+            tasks,
+            metrics,
+            _limits(settings),
         )
         rules = _poll_rules(settings)
         desk = JobDesk(rules, self.services)
         self._poller = JobPoller(rules, self.services, desk, (DEFAULT_ORG,))
         billed = (*_endpoints(settings, prices), *extra_endpoints)
-        handlers: dict[str, ASGI] = {endpoint.path: Proxy(endpoint, self.services) for endpoint in billed}
-        handlers[JOBS] = PollHandler(rules, self.services, desk)
-        self._data_plane = path_table(handlers)
+        self._data_plane = _data_plane(billed, self.services, PollHandler(rules, self.services, desk))
         reports = Reports(self._redis, scripts, ledger, calendar)
         self._projector = Projector(reports, (DEFAULT_ORG,))
         books = Books(auth, ledger, reports, self._scopes, calendar)
@@ -128,7 +127,8 @@ class Gateway:
             await self._prepare()
         except Exception as error:  # noqa: BLE001  # whatever it is, the server must be told, or it would hang
             await self._redis.aclose()
-            await send({"type": "lifespan.startup.failed", "message": f"the gateway cannot start: {error}"})
+            self.fault = str(error)
+            await send({"type": "lifespan.startup.failed", "message": self.fault})
             return
         stop = asyncio.Event()
         background = asyncio.gather(self._poller.run(stop), self._projector.run(stop))
@@ -170,6 +170,11 @@ def _router(*routes: Route) -> Starlette:
         Exception: answer_gateway_error,
     }
     return Starlette(routes=routes, exception_handlers=handlers)
+
+
+def _data_plane(billed: tuple[Endpoint, ...], services: Services, polls: ASGI) -> dict[str, ASGI]:
+    handlers: dict[str, ASGI] = {endpoint.path: Proxy(endpoint, services) for endpoint in billed}
+    return path_table(handlers | {JOBS: polls})
 
 
 def _upstream(settings: Settings) -> HttpxLeg:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -19,6 +20,7 @@ from gateway.cli.errors import CommandError
 from gateway.settings import Settings, SettingsError, load_prices, load_settings
 from gateway.store.connection import UnfitRedis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError
+from gateway.web.protocol import PlainProtocol
 
 log = logging.getLogger("gateway.serve")
 
@@ -46,7 +48,7 @@ def serve(environ: Mapping[str, str]) -> int:
     except SettingsError as error:
         raise CommandError(str(error)) from None
     if not settings.upstream_api_key:
-        raise CommandError("MINITOOLAI_API_KEY is not set; put MiniToolAI's own key there (or try `gateway demo`)")
+        raise CommandError("MINITOOLAI_API_KEY is not set; put MiniToolAI's own key there (or try `./run demo`)")
     admin_key = settings.admin_key or generated_admin_key(Path(settings.data_dir))
     embedded = None if settings.redis_url else EmbeddedRedis(Path(settings.data_dir))
     try:
@@ -106,7 +108,11 @@ class Server(uvicorn.Server):
             timer.cancel()
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        # What keeps it from starting is told in one line of ours, not in several of uvicorn's.
+        uvicorn_log = logging.getLogger("uvicorn")
+        uvicorn_log.setLevel(logging.CRITICAL)
         await super().startup(sockets)  # type: ignore[arg-type]
+        uvicorn_log.setLevel(logging.WARNING)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             print(f"gateway listening on http://{host}:{port}", flush=True)
@@ -163,7 +169,7 @@ def _run(gateway: Gateway, settings: Settings, embedded: EmbeddedRedis | None) -
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=PlainProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -173,5 +179,9 @@ def _run(gateway: Gateway, settings: Settings, embedded: EmbeddedRedis | None) -
         timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
     )
     server = Server(config, gateway, settings.grace_s, embedded)
-    server.run()
-    return 0 if server.started else 1
+    with contextlib.suppress(SystemExit):  # how uvicorn ends when it cannot listen
+        server.run()
+    if not server.started:
+        taken = f"cannot listen on {settings.host}:{settings.port}; if the port is taken, GATEWAY_PORT names another"
+        raise CommandError(f"the gateway cannot start: {gateway.fault or taken}")
+    return 0

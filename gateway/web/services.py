@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from gateway.billing.prices import PriceList
 from gateway.billing.usage import Usage
@@ -43,7 +43,8 @@ class Services:
     tasks: Tasks
     metrics: Metrics
     limits: CallLimits
-    counter: Executor
+    counter: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="count"))
+    """Counts tokens for admissions, one call at a time."""
     draining: bool = False
     drains: int = 0
     """Streams that are read on after their client left."""
