@@ -10,6 +10,7 @@ from gateway.billing.errors import (
     ExpiredAPIKey,
     GatewayError,
     InvalidAPIKey,
+    MethodNotAllowed,
     ModelNotAllowed,
     RateLimitExceeded,
     RequestExceedsLimit,
@@ -51,6 +52,8 @@ def error_answer(error: GatewayError, beside: Mapping[str, object] | None = None
         (b"content-length", str(len(body)).encode()),
         (b"x-gateway-error-source", error.source.encode()),
     ]
+    if isinstance(error, MethodNotAllowed) and error.allow:
+        headers.append((b"allow", error.allow.encode()))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
     if error.should_retry is not None:

@@ -84,9 +84,9 @@ async def answer_gateway_error(_request: Request, error: Exception) -> Response:
 async def answer_http_error(request: Request, error: Exception) -> Response:
     """404 and 405 of the router in the shape of all other errors."""
     if isinstance(error, HTTPException) and error.status_code == 405:
-        answer = await answer_gateway_error(request, MethodNotAllowed("This path does not take that method."))
-        answer.headers["allow"] = ", ".join(sorted(_methods_at(request)))
-        return answer
+        allow = ", ".join(sorted(_methods_at(request)))
+        error = MethodNotAllowed(f"This path takes {allow}.", allow=allow)
+        return await answer_gateway_error(request, error)
     return await answer_gateway_error(request, NotFound("There is nothing at this path."))
 
 

@@ -126,7 +126,7 @@ class PollHandler:
 
     async def _serve(self, exchange: Exchange, record: CallRecord) -> None:
         if exchange.method != "POST":
-            raise MethodNotAllowed(f"Send POST to {self._rules.path}.")
+            raise MethodNotAllowed(f"Send POST to {self._rules.path}.", allow="POST")
         job = await self._job(exchange, record)
         record.sent_at = time.perf_counter()
         answer = await self._desk.ask(job, exchange.request_id)

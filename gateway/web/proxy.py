@@ -59,7 +59,7 @@ class Proxy:
 
     def _refuse_at_the_door(self, exchange: Exchange) -> None:
         if exchange.method != "POST":
-            raise MethodNotAllowed(f"Send POST to {self._endpoint.path}.")
+            raise MethodNotAllowed(f"Send POST to {self._endpoint.path}.", allow="POST")
         if self._services.draining:
             raise Draining("This gateway is shutting down; send the call again.", retry_after_s=1)
 

@@ -82,6 +82,13 @@ def test_a_blocked_scope_refuses_the_next_call(door: Door, kind: str) -> None:
     assert state_of(door.stack.redis_url, Scope("team", f"blocked-{kind}")).blocked is False
 
 
+@pytest.mark.parametrize("path", [CHAT, IMAGES, JOBS])
+def test_another_method_is_told_which_one_to_use(door: Door, path: str) -> None:
+    """In words and in the header that HTTP asks for."""
+    with stream(door.gateway.url, path, b"", method="GET") as answer:
+        assert (405, "POST") == (answer.status, answer.headers["allow"])
+
+
 def test_a_blocked_organisation_refuses_everybody(door: Door) -> None:
     """The outermost scope is named, even where an inner one is blocked too."""
     made = door.admin.key("inside", "an", blocked=True)
