@@ -5,10 +5,11 @@ import csv
 import sys
 from collections.abc import Sequence
 
+from gateway.billing.money import format_usd
 from gateway.cli.control_plane import JSONObject, add_connection_arguments, connect
 from gateway.cli.output import print_json, print_table
 
-AMOUNTS = ("requests", "prompt_tokens", "completion_tokens", "images", "cost_usd", "estimated_nano_usd")
+AMOUNTS = ("requests", "prompt_tokens", "completion_tokens", "images", "cost_usd", "estimated_usd")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,7 +56,7 @@ def add_period_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_report(report: JSONObject) -> None:
-    rows, total = report["data"], report["total"]
+    rows, total = [in_dollars(row) for row in report["data"]], in_dollars(report["total"])
     columns = columns_of(rows)
     shown = [
         *(name for name in columns if name not in TOTALLED),
@@ -73,7 +74,12 @@ def print_csv(report: JSONObject) -> None:
     writer.writerows(rows)
 
 
-TOTALLED = {*AMOUNTS, "cost_nano_usd"}
+TOTALLED = {*AMOUNTS, "cost_nano_usd", "estimated_nano_usd"}
+
+
+def in_dollars(row: JSONObject) -> JSONObject:
+    """The same row with its estimated part in the unit of its cost: a person compares the two."""
+    return row | {"estimated_usd": format_usd(row["estimated_nano_usd"])} if "estimated_nano_usd" in row else row
 
 
 def columns_of(rows: Sequence[JSONObject]) -> list[str]:

@@ -33,8 +33,8 @@ def test_the_table_ends_in_the_total(control_plane: FakeControlPlane, capsys: py
     assert expected == control_plane.requests[0].query
     heading, row, total = capsys.readouterr().out.splitlines()
     assert ["team", "model", "requests"] == heading.split()[:3]
-    assert "research gpt-4o-mini 3 51 9 0 0.00001305 0" == " ".join(row.split())
-    assert "total - 3 - - - 0.00001305 0" == " ".join(total.split())
+    assert "research gpt-4o-mini 3 51 9 0 0.00001305 0.00" == " ".join(row.split())
+    assert "total - 3 - - - 0.00001305 0.00" == " ".join(total.split())
 
 
 def test_csv_has_every_column_and_no_total(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
