@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,9 +26,10 @@ from prometheus_client import (
 )
 
 from gateway.billing.budget import Span, Window
+from gateway.billing.errors import BudgetExceeded
 from gateway.billing.ledger import INEXACT, OVERRUN, Posting
 from gateway.billing.money import NANO_PER_USD
-from gateway.billing.principal import Principal, Scope
+from gateway.billing.principal import Principal, Scope, ScopeKind
 
 OTHER = "other"
 """What teams and users past their bounds count as."""
@@ -145,6 +147,8 @@ class Metrics:
             # From zero on: an alert on an increase would miss the first error of a series that begins with it.
             self._errors.labels(source, code)
         self._refusals = self._counter("gateway_refusals", "Calls the gateway refused to send.", "code", "scope")
+        for scope in get_args(ScopeKind):
+            self._refusals.labels(BudgetExceeded.code, scope)
         self._tokens = self._counter("gateway_tokens", "Tokens billed.", "team", "model", "direction")
         self._images = self._counter("gateway_images", "Images billed.", "team", "model")
         self._cost = self._counter("gateway_cost_usd", "Dollars billed.", "team", "model", "kind")

@@ -73,6 +73,7 @@ def test_an_error_is_counted_by_whose_fault_it_is(code: str, source: str) -> Non
 def test_errors_that_alerts_watch_exist_before_they_happen() -> None:
     """An increase is seen only from a value that was there."""
     assert 0 == value(Metrics(), "gateway_errors_total", source="upstream", code="upstream_refused")
+    assert 0 == value(Metrics(), "gateway_refusals_total", code="budget_exceeded", scope="user")
 
 
 def test_a_refusal_is_counted_by_code_and_scope() -> None:
@@ -80,7 +81,7 @@ def test_a_refusal_is_counted_by_code_and_scope() -> None:
     metrics = Metrics()
     metrics.observe(call("research", "an", None, error="budget_exceeded", refused_at="team"))
     metrics.observe(call("research", "an", None, error="upstream_error"))
-    (counted,) = samples(metrics, "gateway_refusals_total")
+    (counted,) = [sample for sample in samples(metrics, "gateway_refusals_total") if sample.value]
     assert ({"code": "budget_exceeded", "scope": "team"}, 1.0) == (counted.labels, counted.value)
 
 

@@ -1,6 +1,5 @@
 """The containers, as far as can be tested without a container engine: the files are right, and their commands run."""
 
-import json
 import os
 import re
 import signal
@@ -15,19 +14,13 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from gateway.settings import load_settings
-from gateway.store.embedded import server_program
-from tests.deploy.tools import DEPLOY, ROOT, make_secrets, run
-
-Service = dict[str, Any]
+from tests.deploy.tools import DEPLOY, ROOT, Service, compose_project, make_secrets, run, start_books
 
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
     """docker-compose.yml as compose itself understands it, the emulator's profile included."""
-    answer: dict[str, Any] = json.loads(
-        run("docker-compose", "--profile", "emulator", "config", "--format", "json", "--no-interpolate")
-    )
-    return answer
+    return compose_project()
 
 
 @pytest.fixture(scope="module")
@@ -144,24 +137,6 @@ def test_the_books_need_their_password_and_outlive_a_stop(services: dict[str, Se
         assert password not in Path(f"/proc/{server.pid}/cmdline").read_text()
         server.send_signal(signal.SIGTERM)
         assert 0 == server.wait(30)
-
-
-def start_books(service: Service, secrets: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """Valkey by the container's own command and configuration, with paths of this machine in place of the image's."""
-    config = (DEPLOY / "valkey" / "valkey.conf").read_text(encoding="utf-8")
-    for there, here in (("port 6379", f"port 0\nunixsocket {folder}/s"), ("dir /data", f"dir {folder}")):
-        assert there in config
-        config = config.replace(there, here)
-    (folder / "valkey.conf").write_text(config)
-    command = service["command"][0].replace("$$", "$")
-    for there, here in (
-        ("/etc/valkey", str(folder)),
-        ("/run/secrets", str(secrets)),
-        ("valkey-server", server_program()),
-    ):
-        assert there in command
-        command = command.replace(there, here, 1)
-    return subprocess.Popen([*service["entrypoint"], command], cwd=folder, stdout=subprocess.DEVNULL)
 
 
 def mode(path: Path) -> int:
