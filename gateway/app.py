@@ -16,14 +16,18 @@ from gateway.billing.errors import GatewayError
 from gateway.billing.prices import PriceList
 from gateway.billing.principal import ScopeKind
 from gateway.billing.scope import ScopeSettings
+from gateway.dashboard.figures import Figures
+from gateway.dashboard.pages import Dashboard
 from gateway.metrics import Metrics
 from gateway.settings import WEEKDAYS, Settings
 from gateway.store.connection import check_fit, open_redis, remember_prices
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger
+from gateway.store.refusals import Refusals
 from gateway.store.reports import Projector, Reports
 from gateway.store.scopes import Principals, Scopes, ensure_organisation
 from gateway.store.scripts import RedisScripts
+from gateway.store.sessions import Sessions
 from gateway.upstream.httpx_leg import HttpxLeg
 from gateway.web.admin import scope_routes
 from gateway.web.auth import Authenticator
@@ -88,6 +92,7 @@ class Gateway:
             settlements,
             tasks,
             metrics,
+            Refusals(self._redis, calendar),
             _limits(settings),
         )
         rules = _poll_rules(settings)
@@ -100,11 +105,14 @@ class Gateway:
         books = Books(auth, ledger, reports, self._scopes, calendar)
         scrape = LedgerScrape(ledger, self._scopes, calendar, DEFAULT_ORG, _scrape_bounds(settings))
         health = Health(self.services, scripts.ready, scrape.view, settings.metrics_token or None)
+        figures = Figures(self._scopes, ledger, reports, self.services.refusals, calendar)
+        dashboard = Dashboard(auth, Sessions(self._redis), figures, calendar.zone)
         self._router = _router(
             *health.routes(),
             *Me(auth, self._scopes, prices, calendar).routes(),
             *scope_routes(auth, self._scopes, calendar),
             *books.routes(),
+            *dashboard.routes(),
         )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -131,7 +139,7 @@ class Gateway:
             await send({"type": "lifespan.startup.failed", "message": self.fault})
             return
         stop = asyncio.Event()
-        background = asyncio.gather(self._poller.run(stop), self._projector.run(stop))
+        background = asyncio.gather(self._poller.run(stop), self._projector.run(stop), self.services.refusals.run(stop))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         stop.set()

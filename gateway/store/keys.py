@@ -60,6 +60,14 @@ class Keys:
         """The price list of a version, as it was when calls were priced by it."""
         return f"{self._prefix}prices:{version}"
 
+    def session(self, digest: str) -> str:
+        """A dashboard session, under the digest of its token."""
+        return f"{self._prefix}session:{digest}"
+
+    def refusals(self, day: str) -> str:
+        """Counts of refused calls: one hash a local day."""
+        return f"{self._prefix}refusals:{day}"
+
     def cells(self, grain: str, period: str, axis: str) -> str:
         """Report cells: one hash for a day, month or hour and one way to group it."""
         return f"{self._prefix}cells:{grain}:{period}:{axis}"

@@ -119,6 +119,13 @@ class Ledger:
             rows = cast(_Rows, await self._redis.xrange(Keys(org).ledger, min=start, max="+", count=count))
         return [_entry(row_id.decode(), fields) for row_id, fields in rows]
 
+    async def latest_entries(self, org: str, *, before: str | None = None, count: int = _PAGE) -> list[Entry]:
+        """Up to `count` entries, newest first; those older than the id `before`, if one is given."""
+        end = f"({before}" if before else "+"
+        with TranslatedFaults():
+            rows = cast(_Rows, await self._redis.xrevrange(Keys(org).ledger, max=end, min="-", count=count))
+        return [_entry(row_id.decode(), fields) for row_id, fields in rows]
+
     async def all_entries(self, org: str, *, from_ms: int | None = None) -> AsyncIterator[Entry]:
         """Every entry, page by page."""
         page = await self.entries(org, from_ms=from_ms)

@@ -59,7 +59,10 @@ class Authenticator:
             raise InvalidAPIKey(
                 "This is not an API key of this gateway: it begins with sk-mt- and was given to you whole."
             )
-        found = await self._principals.find(org, digest_of(secret))
+        return await self._owner(org, digest_of(secret))
+
+    async def _owner(self, org: str, digest: str) -> Principal:
+        found = await self._principals.find(org, digest)
         if found is None:
             raise InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
         return found
@@ -96,7 +99,18 @@ class Authenticator:
         secret = bearer(authorization, x_api_key)
         if self.is_admin_key(secret):
             return Caller("admin", "admin", self._default_org)
-        principal = await self.principal(authorization, x_api_key)
+        return await self._caller(await self.principal(authorization, x_api_key))
+
+    async def caller_of_digest(self, org: str, digest: str) -> Caller:
+        """The same for whoever once showed the secret of this digest: what opened a session must still be valid.
+
+        Raises InvalidAPIKey, ExpiredAPIKey, ScopeBlocked.
+        """
+        if hmac.compare_digest(digest, self._admin_digest):
+            return Caller("admin", "admin", self._default_org)
+        return await self._caller(await self._owner(org, digest))
+
+    async def _caller(self, principal: Principal) -> Caller:
         await self.check_state(principal)
         settings, _ = await self._scopes.get(principal.org, Scope("key", principal.key))
         return Caller(principal.key, settings.role, principal.org, principal)

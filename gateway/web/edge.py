@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.billing.errors import GatewayError
@@ -47,3 +48,5 @@ async def _run(
         record.client_left = exchange.gone
         services.metrics.calls_in_flight.dec()
         services.metrics.observe(record)
+        if record.principal is not None and record.error and 400 <= record.status < 500:
+            services.refusals.count(record.principal, record.error, time.time_ns() // 1_000_000)

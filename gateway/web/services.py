@@ -10,6 +10,7 @@ from gateway.billing.usage import Usage
 from gateway.metrics import Metrics
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger
+from gateway.store.refusals import Refusals
 from gateway.upstream.leg import Headers, UpstreamLeg
 from gateway.web.auth import Authenticator
 from gateway.web.settlement import Settlements, Tasks
@@ -42,6 +43,7 @@ class Services:
     settlements: Settlements
     tasks: Tasks
     metrics: Metrics
+    refusals: Refusals
     limits: CallLimits
     counter: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="count"))
     """Counts tokens for admissions, one call at a time."""

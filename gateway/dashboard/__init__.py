@@ -1,0 +1,5 @@
+"""The dashboard: pages made on the server, for people. `pages` is where a request comes in.
+
+Read-only in this version: what a page shows is read from `store`, what a visitor may see is decided in `visitors`, and
+words, numbers and dates come from `language`. Nothing here imports `web`; `app` hands in what both need.
+"""

@@ -1,0 +1,200 @@
+"""What the pages show, read from the store: spending from the report cells, so it is exact; budgets from admission's
+own numbers; requests from the ledger; refusals from their counts.
+
+Amounts are nano-USD. Days are local to the organisation.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gateway.billing.budget import Calendar, Window
+from gateway.billing.ledger import Entry
+from gateway.billing.principal import Scope, ScopeKind
+from gateway.billing.scope import ScopeSettings
+from gateway.store.ledger import Ledger
+from gateway.store.packed import ScopeState
+from gateway.store.refusals import RefusalCount, Refusals
+from gateway.store.reports import Cell, Measures, Reports, days_between
+from gateway.store.scopes import Scopes
+
+_PAGE = 500
+_PAGES_MAX = 40
+_ENTRIES_SCANNED_MAX = 5_000
+
+ScopeRow = tuple[ScopeSettings, ScopeState]
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """Whole local days, the last of them today."""
+
+    names: Sequence[str]
+    from_ms: int
+    to_ms: int
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """One scope's spending in some days: day by day (days of nothing included), and by model, dearest first."""
+
+    by_day: Sequence[tuple[str, Measures]]
+    by_model: Sequence[tuple[tuple[str, str], Measures]]
+    total: Measures
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """One budget as a bar: spent + held + left is its limit, unless more was spent than that."""
+
+    scope: Scope
+    name: str
+    window: Window
+    limit_nano_usd: int
+    spent_nano_usd: int
+    held_nano_usd: int
+    resets_at_ms: int | None
+
+    @property
+    def left_nano_usd(self) -> int:
+        return max(0, self.limit_nano_usd - self.spent_nano_usd - self.held_nano_usd)
+
+    @property
+    def used_permille(self) -> int:
+        """What is spent of the limit, at most all of it; a limit of nothing is used up."""
+        return min(1000, self.spent_nano_usd * 1000 // self.limit_nano_usd) if self.limit_nano_usd else 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a scope has spent and holds at this moment."""
+
+    today_nano_usd: int
+    month_nano_usd: int
+    held_nano_usd: int
+
+
+class Figures:
+    """Every read of the dashboard."""
+
+    def __init__(
+        self, scopes: Scopes, ledger: Ledger, reports: Reports, refusals: Refusals, calendar: Calendar
+    ) -> None:
+        self._scopes = scopes
+        self._ledger = ledger
+        self._reports = reports
+        self._refusals = refusals
+        self._calendar = calendar
+
+    async def last_days(self, count: int) -> Days:
+        """The last `count` days, today included, by Redis's clock."""
+        now_ms = await self._scopes.now_ms()
+        today = self._calendar.date_at(now_ms)
+        first = today - timedelta(days=count - 1)
+        after = self._calendar.midnight_ms(today + timedelta(days=1))
+        return Days(days_between(first, today), self._calendar.midnight_ms(first), after, now_ms)
+
+    async def scope(self, org: str, scope: Scope) -> ScopeRow:
+        """Raises NotFound."""
+        return await self._scopes.get(org, scope)
+
+    async def spending(self, org: str, scope: Scope, days: Days) -> Spending:
+        """What one scope spent, exact up to the last entry written before the call."""
+        axis = "team" if scope.kind == "organisation" else scope.kind
+        cells = await self._reports.over(org, axis, days.from_ms, days.to_ms, "day")
+        own = [cell for cell in cells if scope.kind == "organisation" or cell.id == scope.id]
+        by_day: dict[str, Measures] = defaultdict(Measures)
+        by_model: dict[tuple[str, str], Measures] = defaultdict(Measures)
+        for cell in own:
+            by_day[cell.period] += cell.measures
+            by_model[cell.model, cell.kind] += cell.measures
+        return Spending(
+            by_day=[(day, by_day[day]) for day in days.names],
+            by_model=sorted(by_model.items(), key=lambda row: (-row[1].cost_nano_usd, row[0])),
+            total=_sum(own),
+        )
+
+    async def spending_by_id(self, org: str, kind: ScopeKind, days: Days) -> dict[str, Measures]:
+        """What each team, user or key spent; those without a call are absent."""
+        sums: dict[str, Measures] = defaultdict(Measures)
+        for cell in await self._reports.over(org, kind, days.from_ms, days.to_ms):
+            sums[cell.id] += cell.measures
+        return sums
+
+    async def page(
+        self, org: str, kind: ScopeKind, *, after: str, count: int, team: str | None = None, user: str | None = None
+    ) -> tuple[list[ScopeRow], str | None]:
+        """Up to `count` scopes behind an id, of one team or user where one is named; where the next page begins."""
+        rows: list[ScopeRow] = []
+        for _ in range(_PAGES_MAX):
+            found = await self._scopes.page(org, kind, after=after, limit=_PAGE)
+            for row in found:
+                after = row[0].id
+                if team in (None, row[0].team) and user in (None, row[0].user):
+                    rows.append(row)
+                if len(rows) == count:
+                    return rows, after
+            if len(found) < _PAGE:
+                return rows, None
+        return rows, after
+
+    async def budgets(self, org: str, scopes: Iterable[Scope], now_ms: int) -> list[BudgetLine]:
+        """Every budget of these scopes."""
+        return [line for scope in scopes for line in self.budget_lines(*await self.scope(org, scope), now_ms)]
+
+    def budget_lines(self, settings: ScopeSettings, state: ScopeState, now_ms: int) -> list[BudgetLine]:
+        """The budgets of one scope as it was read."""
+        spans = self._calendar.spans_at(now_ms)
+        return [
+            BudgetLine(
+                scope=settings.scope,
+                name=settings.name,
+                window=budget.window,
+                limit_nano_usd=budget.limit_nano_usd,
+                spent_nano_usd=balance.spent_nano_usd,
+                held_nano_usd=balance.held_nano_usd,
+                resets_at_ms=balance.span.end_ms,
+            )
+            for budget in settings.budgets
+            for balance in (state.balance(budget.window, spans),)
+        ]
+
+    def standing(self, state: ScopeState, now_ms: int) -> Standing:
+        spans = self._calendar.spans_at(now_ms)
+        return Standing(
+            today_nano_usd=state.balance("day", spans).spent_nano_usd,
+            month_nano_usd=state.balance("month", spans).spent_nano_usd,
+            held_nano_usd=state.held_nano_usd,
+        )
+
+    async def latest(self, org: str, scope: Scope, count: int) -> list[Entry]:
+        """The newest entries of one scope, looked for among the last few thousand of the organisation."""
+        entries: list[Entry] = []
+        scanned, before = 0, None
+        while scanned < _ENTRIES_SCANNED_MAX:
+            page = await self._ledger.latest_entries(org, before=before)
+            entries += [entry for entry in page if scope in entry.scopes()][: count - len(entries)]
+            scanned += len(page)
+            if len(entries) == count or not page:
+                break
+            before = page[-1].id
+        return entries
+
+    async def refusals(self, org: str, scope: Scope, days: Days) -> list[tuple[str, int]]:
+        """Refused calls of one scope by error code, most frequent first."""
+        sums: dict[str, int] = defaultdict(int)
+        for count in await self._refusals.over(org, days.names):
+            if _is_of(count, scope):
+                sums[count.code] += count.calls
+        return sorted(sums.items(), key=lambda row: (-row[1], row[0]))
+
+
+def _sum(cells: Iterable[Cell]) -> Measures:
+    return sum((cell.measures for cell in cells), Measures())
+
+
+def _is_of(count: RefusalCount, scope: Scope) -> bool:
+    owners: dict[ScopeKind, str] = {"team": count.team, "user": count.user, "key": count.key}
+    return scope.kind == "organisation" or owners[scope.kind] == scope.id

@@ -1,0 +1,316 @@
+"""The pages: who asks, may they see it, what is shown. Read `Dashboard._guarded`, then `_scope_page`."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import tzinfo
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.billing.errors import AuthenticationError, GatewayError, InvalidRequest, NotFound, ScopeBlocked
+from gateway.billing.principal import SCOPE_ID, Scope, ScopeKind, digest_of
+from gateway.billing.scope import ScopeSettings
+from gateway.dashboard import answers, words
+from gateway.dashboard.charts import BAR_UNITS, ColumnChart, bar_parts, column_chart
+from gateway.dashboard.figures import BudgetLine, Days, Figures, Spending
+from gateway.dashboard.language import LANGUAGES, Language, load_languages, preferred
+from gateway.dashboard.visitors import Door, Visitor, budgets_shown, home_of, lists_scopes, may_open, sees_all, team_of
+from gateway.store.reports import Measures
+from gateway.store.sessions import Sessions
+
+LOGIN = "/dashboard/login"
+HOME = "/dashboard"
+RANGES = (7, 30, 90)
+_RANGE_DEFAULT = 30
+_LIST_COUNT = 100
+_CHILDREN_COUNT = 50
+_LATEST_COUNT = 20
+_BUDGETS_COUNT = 8
+_CHART_SIZES = (("wide", 1140, 260, 10), ("middle", 700, 230, 8), ("narrow", 350, 200, 4))
+_LISTS: dict[str, ScopeKind] = {"teams": "team", "users": "user", "keys": "key"}
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of somebody who is logged in."""
+
+    visitor: Visitor
+    language: Language
+    days: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One scope in a list; `status` is active, blocked, revoked or expired."""
+
+    settings: ScopeSettings
+    spent: Measures
+    budgets: Sequence[BudgetLine]
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A list of scopes. The bars of its rows share one scale, `most_nano_usd`, so that they can be compared."""
+
+    kind: ScopeKind
+    rows: Sequence[Row]
+    next_after: str | None
+    most_nano_usd: int
+
+
+Page = Callable[[Request, Visit], Awaitable[Response]]
+
+
+class Dashboard:
+    """Handlers of `/dashboard`."""
+
+    def __init__(self, door: Door, sessions: Sessions, figures: Figures, zone: tzinfo) -> None:
+        self._door = door
+        self._sessions = sessions
+        self._figures = figures
+        self._languages = load_languages(zone)
+        self._static = answers.load_static_files()
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/dashboard/static/{name}", self._static_file, methods=["GET"]),
+            Route(LOGIN, self._login_form, methods=["GET"]),
+            Route(LOGIN, self._login, methods=["POST"]),
+            Route("/dashboard/logout", self._logout, methods=["POST"]),
+            Route(HOME, self._guarded(self._home), methods=["GET"]),
+            Route("/dashboard/{list}", self._guarded(self._list), methods=["GET"]),
+            Route("/dashboard/{list}/{id}", self._guarded(self._one), methods=["GET"]),
+            Route("/dashboard/{rest:path}", self._guarded(self._nothing), methods=["GET"]),
+        ]
+
+    def _guarded(self, handler: Page) -> Callable[[Request], Awaitable[Response]]:
+        """A page for those who are logged in; everyone else is sent to the form.
+
+        The key that opened the session is looked up each time: one that is revoked or blocked sees nothing any more.
+        """
+
+        async def endpoint(request: Request) -> Response:
+            language = self._language(request)
+            visitor: Visitor | None = None
+            try:
+                visitor = await self._visitor(request)
+                if visitor is None:
+                    return answers.redirect(LOGIN)
+                visit = Visit(visitor, language, _days(request), request.url.path)
+                answer = await handler(request, visit)
+            except (AuthenticationError, ScopeBlocked):
+                answer = answers.redirect(LOGIN)
+                answers.forget_session(answer)
+            except GatewayError as error:
+                return self._fault(language, error.status)
+            return self._remember_language(answer, request)
+
+        return endpoint
+
+    async def _visitor(self, request: Request) -> Visitor | None:
+        session = await self._sessions.find(request.cookies.get(answers.SESSION_COOKIE, ""))
+        return None if session is None else await self._door.caller_of_digest(*session)
+
+    async def _home(self, _request: Request, visit: Visit) -> Response:
+        return await self._scope_page(visit, home_of(visit.visitor))
+
+    async def _one(self, request: Request, visit: Visit) -> Response:
+        scope_id: str = request.path_params["id"]
+        if not SCOPE_ID.fullmatch(scope_id):
+            raise NotFound("An id is 1 to 40 of a-z, 0-9 and '-'.")
+        return await self._scope_page(visit, Scope(_kind(request), scope_id))
+
+    async def _scope_page(self, visit: Visit, scope: Scope) -> Response:
+        """Everything about one scope: what it spent and on what, its budgets, refusals and latest requests."""
+        org = visit.visitor.org
+        settings, state = await self._figures.scope(org, scope)
+        if not may_open(visit.visitor, settings):
+            raise NotFound(f"There is no {scope.kind} {scope.id}.")
+        days = await self._figures.last_days(visit.days)
+        spending = await self._figures.spending(org, scope, days)
+        children = await self._children(visit, scope, days)
+        budgets = await self._figures.budgets(org, budgets_shown(visit.visitor, settings), days.now_ms)
+        html = self._render(
+            visit,
+            "scope.html",
+            settings=settings,
+            state=state,
+            days=days,
+            spending=spending,
+            charts=_day_charts(spending, visit.language),
+            standing=self._figures.standing(state, days.now_ms),
+            budgets=[*budgets, *(_fullest(children) if settings.kind == "organisation" else ())],
+            children=children,
+            refusals=await self._figures.refusals(org, scope, days),
+            latest=await self._figures.latest(org, scope, _LATEST_COUNT),
+        )
+        return answers.page(html)
+
+    async def _children(self, visit: Visit, scope: Scope, days: Days) -> list[Table]:
+        """The lists on a scope's page: teams of the organisation, users and keys of a team, keys of a user."""
+        below: dict[ScopeKind, tuple[ScopeKind, ...]] = {
+            "organisation": ("team",),
+            "team": ("user", "key"),
+            "user": ("key",),
+            "key": (),
+        }
+        tables = []
+        for kind in below[scope.kind] if lists_scopes(visit.visitor) else ():
+            owner = {scope.kind: scope.id} if scope.kind in ("team", "user") else {}
+            table = await self._table(visit, kind, days, count=_CHILDREN_COUNT, **owner)
+            tables.append(_dearest_first(table))
+        return tables
+
+    async def _list(self, request: Request, visit: Visit) -> Response:
+        kind = _kind(request)
+        if not lists_scopes(visit.visitor) or (kind == "team" and not sees_all(visit.visitor)):
+            raise NotFound("There is no such list for this visitor.")
+        after = request.query_params.get("after", "")
+        if after and not SCOPE_ID.fullmatch(after):
+            raise InvalidRequest("after is an id.", param="after")
+        days = await self._figures.last_days(visit.days)
+        table = await self._table(visit, kind, days, count=_LIST_COUNT, after=after, team=team_of(visit.visitor))
+        return answers.page(self._render(visit, "list.html", table=table, days=days))
+
+    async def _table(
+        self,
+        visit: Visit,
+        kind: ScopeKind,
+        days: Days,
+        *,
+        count: int,
+        after: str = "",
+        team: str | None = None,
+        user: str | None = None,
+    ) -> Table:
+        org = visit.visitor.org
+        found, next_after = await self._figures.page(org, kind, after=after, count=count, team=team, user=user)
+        spent = await self._figures.spending_by_id(org, kind, days)
+        rows = [
+            Row(
+                settings=settings,
+                spent=spent.get(settings.id, Measures()),
+                budgets=self._figures.budget_lines(settings, state, days.now_ms),
+                status=_status(settings, days.now_ms),
+            )
+            for settings, state in found
+        ]
+        return Table(kind, rows, next_after, max((row.spent.cost_nano_usd for row in rows), default=0))
+
+    async def _nothing(self, request: Request, _visit: Visit) -> Response:
+        raise NotFound(f"There is no page {request.url.path}.")
+
+    async def _login_form(self, request: Request) -> Response:
+        answer = answers.page(self._login_page(self._language(request), ""))
+        return self._remember_language(answer, request)
+
+    async def _login(self, request: Request) -> Response:
+        language = self._language(request)
+        if not answers.is_from_this_site(request):
+            return self._fault(language, 403)
+        secret = (await answers.form_field(request, "key")).strip()
+        try:
+            visitor = await self._door.caller(None, secret.encode())
+            token = await self._sessions.open(visitor.org, digest_of(secret))
+        except GatewayError as error:
+            return answers.page(self._login_page(language, words.LOGIN.get(error.code, words.FAULT)), error.status)
+        answer = answers.redirect(HOME)
+        answers.set_session(answer, request, token)
+        return answer
+
+    async def _logout(self, request: Request) -> Response:
+        if not answers.is_from_this_site(request):
+            return self._fault(self._language(request), 403)
+        try:
+            await self._sessions.close(request.cookies.get(answers.SESSION_COOKIE, ""))
+        except GatewayError as error:
+            return self._fault(self._language(request), error.status)
+        answer = answers.redirect(LOGIN)
+        answers.forget_session(answer)
+        return answer
+
+    async def _static_file(self, request: Request) -> Response:
+        file = self._static.get(request.path_params["name"])
+        return self._fault(self._language(request), 404) if file is None else answers.static_answer(file)
+
+    def _language(self, request: Request) -> Language:
+        chosen = request.query_params.get("lang") or request.cookies.get(answers.LANGUAGE_COOKIE)
+        return self._languages[preferred(chosen, request.headers.get("accept-language", ""))]
+
+    def _remember_language(self, answer: Response, request: Request) -> Response:
+        chosen = request.query_params.get("lang")
+        if chosen is not None and chosen in LANGUAGES:
+            answers.set_language(answer, request, chosen)
+        return answer
+
+    def _render(self, visit: Visit, template: str, **context: object) -> str:
+        home = home_of(visit.visitor)
+        about = {
+            "visitor": visit.visitor,
+            "home": home,
+            "path": visit.path,
+            "chosen_days": visit.days,
+            "ranges": RANGES,
+            "lists": [] if not lists_scopes(visit.visitor) else [*_LISTS][0 if sees_all(visit.visitor) else 1 :],
+            "list_kinds": _LISTS,
+            "bar_parts": bar_parts,
+            "bar_units": BAR_UNITS,
+        }
+        return self._template(visit.language, template, **about, **context)
+
+    def _login_page(self, language: Language, message: str) -> str:
+        return self._template(language, "login.html", message=message)
+
+    def _fault(self, language: Language, status: int) -> Response:
+        message = words.FAULTS.get(status, words.FAULT)
+        return answers.page(self._template(language, "fault.html", message=message), status)
+
+    def _template(self, language: Language, template: str, **context: object) -> str:
+        return language.templates.get_template(template).render(
+            language=language, languages=LANGUAGES, words=words, static=self._static, **context
+        )
+
+
+def _kind(request: Request) -> ScopeKind:
+    kind = _LISTS.get(request.path_params["list"])
+    if kind is None:
+        raise NotFound("There is no such list.")
+    return kind
+
+
+def _days(request: Request) -> int:
+    text = request.query_params.get("days", str(_RANGE_DEFAULT))
+    return next((days for days in RANGES if str(days) == text), _RANGE_DEFAULT)
+
+
+def _day_charts(spending: Spending, language: Language) -> dict[str, ColumnChart]:
+    """The same chart for three widths of screen, so that its letters keep their size."""
+    costs = [max(0, measures.cost_nano_usd) for _, measures in spending.by_day]
+    return {
+        name: column_chart(costs, width=width, height=height, mirrored=language.mirrored, labels_max=labels_max)
+        for name, width, height, labels_max in _CHART_SIZES
+    }
+
+
+def _status(settings: ScopeSettings, now_ms: int) -> str:
+    if settings.revoked_at_ms:
+        return "revoked"
+    if settings.blocked:
+        return "blocked"
+    return "expired" if 0 < settings.expires_at_ms <= now_ms else "active"
+
+
+def _dearest_first(table: Table) -> Table:
+    """Where all rows are there, those that matter come first; pages of a list keep the order of their ids."""
+    if table.next_after is not None:
+        return table
+    return replace(table, rows=sorted(table.rows, key=lambda row: (-row.spent.cost_nano_usd, row.settings.id)))
+
+
+def _fullest(tables: Sequence[Table]) -> list[BudgetLine]:
+    """The budgets of a page's lists that are used up most."""
+    lines = [line for table in tables for row in table.rows for line in row.budgets]
+    return sorted(lines, key=lambda line: -line.used_permille)[:_BUDGETS_COUNT]
