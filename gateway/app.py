@@ -102,17 +102,20 @@ class Gateway:
         self._data_plane = _data_plane(billed, self.services, PollHandler(rules, self.services, desk))
         reports = Reports(self._redis, scripts, ledger, calendar)
         self._projector = Projector(reports, (DEFAULT_ORG,))
-        books = Books(auth, ledger, reports, self._scopes, calendar)
-        scrape = LedgerScrape(ledger, self._scopes, calendar, DEFAULT_ORG, _scrape_bounds(settings))
-        health = Health(self.services, scripts.ready, scrape.view, settings.metrics_token or None)
-        figures = Figures(self._scopes, ledger, reports, self.services.refusals, calendar)
-        dashboard = Dashboard(auth, Sessions(self._redis), figures, calendar.zone)
-        self._router = _router(
-            *health.routes(),
-            *Me(auth, self._scopes, prices, calendar).routes(),
-            *scope_routes(auth, self._scopes, calendar),
-            *books.routes(),
-            *dashboard.routes(),
+        self._router = self._pages(settings, scripts, reports, calendar)
+
+    def _pages(self, settings: Settings, scripts: RedisScripts, reports: Reports, calendar: Calendar) -> Starlette:
+        """Everything but the data plane."""
+        services, scopes = self.services, self._scopes
+        auth, ledger, prices = services.auth, services.ledger, services.prices
+        scrape = LedgerScrape(ledger, scopes, calendar, DEFAULT_ORG, _scrape_bounds(settings))
+        figures = Figures(scopes, ledger, reports, services.refusals, calendar)
+        return _router(
+            *Health(services, scripts.ready, scrape.view, settings.metrics_token or None).routes(),
+            *Me(auth, scopes, prices, calendar).routes(),
+            *scope_routes(auth, scopes, calendar),
+            *Books(auth, ledger, reports, scopes, calendar).routes(),
+            *Dashboard(auth, Sessions(self._redis), figures, calendar.zone).routes(),
         )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -171,7 +174,7 @@ class Gateway:
 
 
 def _router(*routes: Route) -> Starlette:
-    """Everything but the data plane; all its errors in the one shape."""
+    """Routes whose errors all have the one shape."""
     handlers = {
         GatewayError: answer_gateway_error,
         HTTPException: answer_http_error,

@@ -152,7 +152,7 @@ class Figures:
                 scope=settings.scope,
                 name=settings.name,
                 window=budget.window,
-                limit_nano_usd=budget.limit_nano_usd,
+                limit_nano_usd=state.limits[budget.window],
                 spent_nano_usd=balance.spent_nano_usd,
                 held_nano_usd=balance.held_nano_usd,
                 resets_at_ms=balance.span.end_ms,
@@ -170,12 +170,12 @@ class Figures:
         )
 
     async def latest(self, org: str, scope: Scope, count: int) -> list[Entry]:
-        """The newest entries of one scope, looked for among the last few thousand of the organisation."""
+        """The newest entries of one scope's calls, looked for among the last few thousand of the organisation."""
         entries: list[Entry] = []
         scanned, before = 0, None
         while scanned < _ENTRIES_SCANNED_MAX:
             page = await self._ledger.latest_entries(org, before=before)
-            entries += [entry for entry in page if scope in entry.scopes()][: count - len(entries)]
+            entries += [entry for entry in page if _is_call_of(entry, scope)][: count - len(entries)]
             scanned += len(page)
             if len(entries) == count or not page:
                 break
@@ -193,6 +193,10 @@ class Figures:
 
 def _sum(cells: Iterable[Cell]) -> Measures:
     return sum((cell.measures for cell in cells), Measures())
+
+
+def _is_call_of(entry: Entry, scope: Scope) -> bool:
+    return scope in entry.scopes() and entry.type not in ("credit", "transfer")
 
 
 def _is_of(count: RefusalCount, scope: Scope) -> bool:

@@ -168,12 +168,15 @@ class Dashboard:
         kind = _kind(request)
         if not lists_scopes(visit.visitor) or (kind == "team" and not sees_all(visit.visitor)):
             raise NotFound("There is no such list for this visitor.")
-        after = request.query_params.get("after", "")
-        if after and not SCOPE_ID.fullmatch(after):
-            raise InvalidRequest("after is an id.", param="after")
+        asked = {name: request.query_params.get(name, "") for name in ("after", "team", "user")}
+        for name, value in asked.items():
+            if value and not SCOPE_ID.fullmatch(value):
+                raise InvalidRequest(f"{name} is an id.", param=name)
+        team, user = team_of(visit.visitor) or asked["team"] or None, asked["user"] or None
         days = await self._figures.last_days(visit.days)
-        table = await self._table(visit, kind, days, count=_LIST_COUNT, after=after, team=team_of(visit.visitor))
-        return answers.page(self._render(visit, "list.html", table=table, days=days))
+        table = await self._table(visit, kind, days, count=_LIST_COUNT, after=asked["after"], team=team, user=user)
+        owner = "".join(f"&{name}={value}" for name, value in asked.items() if value and name != "after")
+        return answers.page(self._render(visit, "list.html", table=table, days=days, owner=owner))
 
     async def _table(
         self,

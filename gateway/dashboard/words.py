@@ -26,6 +26,7 @@ WINDOWS: Mapping[str, str] = {
     "day": marked("today"),
     "week": marked("this week"),
     "month": marked("this month"),
+    "prepaid": marked("prepaid"),
 }
 CALLS: Mapping[str, str] = {"chat": marked("Chat"), "image": marked("Image")}
 ENTRIES: Mapping[str, str] = {
@@ -52,6 +53,7 @@ LIMITS: Mapping[str, str] = {
 }
 REFUSALS: Mapping[str, str] = {
     "budget_exceeded": marked("The budget is used up"),
+    "credit_exhausted": marked("The prepaid credit is used up"),
     "budget_held": marked("Running calls hold the rest of the budget"),
     "rate_limit_exceeded": marked("Too many calls, tokens or images a minute"),
     "concurrency_limit_exceeded": marked("Too many calls at once"),

@@ -173,7 +173,12 @@ def test_a_long_list_has_pages(admin: Admin, boss: Visit) -> None:
         after = following[1]
     assert sorted(set(seen)) == seen
     assert [f"crowd-{number:03}" for number in range(101)] == [user for user in seen if user.startswith("crowd")]
-    assert 50 == len(re.findall(r'<th scope="row"><a href="/dashboard/users/crowd-', boss.page("/teams/crowd")))
+    page = boss.page("/teams/crowd")
+    assert 50 == len(re.findall(r'<th scope="row"><a href="/dashboard/users/crowd-', page))
+    assert 'href="/dashboard/users?days=30&amp;team=crowd"' in page
+    listed = boss.page("/users", team="crowd") + boss.page("/users", team="crowd", after="crowd-099")
+    assert 101 == len(re.findall(r'<th scope="row"><a href="/dashboard/users/crowd-', listed))
+    assert '<th scope="row"><a href="/dashboard/users/an' not in listed
 
 
 @pytest.mark.parametrize(
