@@ -20,7 +20,9 @@ from gateway.dashboard.figures import Figures
 from gateway.dashboard.pages import Dashboard
 from gateway.metrics import Metrics
 from gateway.settings import WEEKDAYS, Settings
+from gateway.store.alerts import Alerts
 from gateway.store.connection import check_fit, open_redis, remember_prices
+from gateway.store.credits import Credits
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger
 from gateway.store.refusals import Refusals
@@ -32,6 +34,7 @@ from gateway.upstream.httpx_leg import HttpxLeg
 from gateway.web.admin import scope_routes
 from gateway.web.auth import Authenticator
 from gateway.web.books import Books
+from gateway.web.credits import CreditDesk
 from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, endpoints, path_table
 from gateway.web.exchange import Message, Receive, Send
 from gateway.web.health import Health
@@ -115,6 +118,7 @@ class Gateway:
             *Me(auth, scopes, prices, calendar).routes(),
             *scope_routes(auth, scopes, calendar),
             *Books(auth, ledger, reports, scopes, calendar).routes(),
+            *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
             *Dashboard(auth, Sessions(self._redis), figures, calendar.zone).routes(),
         )
 

@@ -1,4 +1,4 @@
-"""Every metric, and the one log line of a call, from the one record a call leaves behind.
+"""Every metric, and the one log line of a call, from the one record a call leaves behind; and alerts.
 
 Counters and histograms are this process's own: sum them over all gateways. What the ledger knows (budgets, open holds)
 is read from it at every scrape, so each gateway shows the same: take the maximum over them.
@@ -25,7 +25,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from gateway.billing.budget import Span, Window
+from gateway.billing.budget import Crossing, Span, Window
 from gateway.billing.errors import BudgetExceeded
 from gateway.billing.ledger import INEXACT, OVERRUN, Posting
 from gateway.billing.money import NANO_PER_USD
@@ -49,6 +49,7 @@ _CALLER = "caller"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 log = logging.getLogger("gateway.call")
+alert_log = logging.getLogger("gateway.alert")
 
 # One more series for every counter and histogram, which nothing here reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client leaves it without types
@@ -131,6 +132,11 @@ class Metrics:
             self._observe_charge(record, record.posting, team, model)
         log.info(_line(record, duration_s))
 
+    def observe_crossing(self, crossing: Crossing) -> None:
+        """Count a soft threshold that was crossed, and write its log line."""
+        self._thresholds.labels(crossing.scope.kind, crossing.window, str(crossing.percent)).inc()
+        alert_log.warning(_crossing_line(crossing))
+
     def render(self, view: LedgerView | None) -> bytes:
         """The exposition text; None where the ledger did not answer: then its gauges keep what they had."""
         self._ledger_up.set(view is not None)
@@ -154,6 +160,9 @@ class Metrics:
         self._cost = self._counter("gateway_cost_usd", "Dollars billed.", "team", "model", "kind")
         self._user_cost = self._counter("gateway_user_cost_usd", "Dollars billed to users.", "team", "user")
         self._estimated = self._counter("gateway_usage_estimated", "Calls billed by estimate.", "model")
+        self._thresholds = self._counter(
+            "gateway_budget_thresholds", "Soft thresholds of budgets crossed.", "scope", "window", "percent"
+        )
         self._overruns = self._counter("gateway_hold_overruns", "Charges above their hold.", "model")
 
     def _make_histograms(self) -> None:
@@ -253,7 +262,7 @@ def _line(record: CallRecord, duration_s: float) -> str:
     """One JSON object on one line: json.dumps escapes CR, LF and every other control character."""
     who, posting = record.principal, record.posting
     line: dict[str, object] = {
-        "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "at": _now_text(),
         "event": "call",
         "request_id": record.request_id,
         "endpoint": record.endpoint,
@@ -280,6 +289,24 @@ def _line(record: CallRecord, duration_s: float) -> str:
         "upstream_ms": _ms_between(record.sent_at, record.upstream_ended_at),
     }
     return json.dumps(line, separators=(",", ":"))
+
+
+def _crossing_line(crossing: Crossing) -> str:
+    line = {
+        "at": _now_text(),
+        "event": "threshold",
+        "scope": crossing.scope.kind,
+        "id": crossing.scope.id,
+        "window": crossing.window,
+        "percent": crossing.percent,
+        "limit_nano_usd": crossing.limit_nano_usd,
+        "spent_nano_usd": crossing.spent_nano_usd,
+    }
+    return json.dumps(line, separators=(",", ":"))
+
+
+def _now_text() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _ms(seconds: float) -> float:

@@ -94,6 +94,7 @@ async def _read(store: Store) -> Books:
         holds=await store.ledger.open_holds(ORG, limit=10_000),
         spent={scope: state.spent_nano_usd for scope, state in states.items()},
         held={scope: state.held_nano_usd for scope, state in states.items()},
+        credit={scope: state.credit for scope, state in states.items()},
         reported=await _reported(store, {period_of(_CALENDAR, entry.admitted_at_ms, "month") for entry in entries}),
     )
 

@@ -1,11 +1,13 @@
 """What is counted of a call, and that the number of series stays bounded whoever calls."""
 
+import json
+import logging
 import time
 
 import pytest
 from prometheus_client.samples import Sample
 
-from gateway.billing.budget import Span
+from gateway.billing.budget import Crossing, Span
 from gateway.billing.ledger import ESTIMATED, OVERRUN, UNANSWERED, Posting
 from gateway.billing.principal import Principal, Scope
 from gateway.billing.usage import Usage
@@ -40,6 +42,25 @@ def test_teams_and_users_past_their_bounds_count_as_other() -> None:
         for sample in samples(metrics, "gateway_user_cost_usd_total")
     }
     assert {("a", "an"): 2.0, ("b", "other"): 1.0, ("other", "other"): 1.0, ("other", "none"): 1.0} == costs
+
+
+def test_a_crossed_threshold_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The line names the scope; the label does not, or a thousand keys would be a thousand series."""
+    metrics = Metrics()
+    with caplog.at_level(logging.WARNING, logger="gateway.alert"):
+        metrics.observe_crossing(Crossing(Scope("team", "research"), "month", 80, 100, 85))
+    assert 1 == value(metrics, "gateway_budget_thresholds_total", scope="team", window="month", percent="80")
+    line = json.loads(caplog.records[0].message)
+    assert line.pop("at").endswith("Z")
+    assert {
+        "event": "threshold",
+        "scope": "team",
+        "id": "research",
+        "window": "month",
+        "percent": 80,
+        "limit_nano_usd": 100,
+        "spent_nano_usd": 85,
+    } == line
 
 
 @pytest.mark.parametrize(

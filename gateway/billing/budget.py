@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Literal
 
-Window = Literal["total", "day", "week", "month"]
+from gateway.billing.principal import Scope
+
+Window = Literal["total", "day", "week", "month", "prepaid"]
 WINDOWS: tuple[Window, ...] = ("total", "day", "week", "month")
+"""Windows in time, counted at every scope; a limit bounds them."""
+BUDGET_WINDOWS: tuple[Window, ...] = (*WINDOWS, "prepaid")
+"""What a budget may be of. `prepaid` is bounded by what was paid in, and counts what is admitted under it: ADR 0011."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Half-open interval in milliseconds since the epoch; `end_ms` is None for the window `total`."""
+    """Half-open interval in milliseconds since the epoch; `end_ms` is None for `total` and `prepaid`."""
 
     start_ms: int
     end_ms: int | None
@@ -36,7 +41,7 @@ class Spans:
     month: Span
 
     def of(self, window: Window) -> Span:
-        return Span(0, None) if window == "total" else getattr(self, window)
+        return Span(0, None) if window in ("total", "prepaid") else getattr(self, window)
 
     def hold(self, instant_ms: int) -> bool:
         """Whether all three still contain the instant (the day ends first, but clocks also go back)."""
@@ -82,10 +87,13 @@ class Calendar:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit on one window of one scope. `soft_percent` are thresholds that only tell, never refuse."""
+    """A limit on one window of one scope. `soft_percent` are thresholds that only tell, never refuse.
+
+    A prepaid budget has no limit of its own (0 here): it is what was paid in, which the ledger knows.
+    """
 
     window: Window
-    limit_nano_usd: int
+    limit_nano_usd: int = 0
     soft_percent: tuple[int, ...] = ()
 
 
@@ -96,6 +104,17 @@ class Balance:
     span: Span
     spent_nano_usd: int
     held_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A charge brought what a window has spent to a soft threshold of its limit (of prepaid: of what was paid in)."""
+
+    scope: Scope
+    window: Window
+    percent: int
+    limit_nano_usd: int
+    spent_nano_usd: int
 
 
 def instant(ms: int) -> str:

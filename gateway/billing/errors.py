@@ -91,6 +91,12 @@ class BudgetExceeded(InsufficientQuota):
     code = "budget_exceeded"
 
 
+class CreditExhausted(InsufficientQuota):
+    """What was paid in ahead is used up."""
+
+    code = "credit_exhausted"
+
+
 class PermissionDenied(GatewayError):
     status = 403
     type = "permission_error"
@@ -142,6 +148,15 @@ class AlreadyExists(GatewayError):
     status = 409
     type = "invalid_request_error"
     code = "already_exists"
+    should_retry = False
+
+
+class IdempotencyConflict(GatewayError):
+    """The Idempotency-Key was used before, for something else."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_conflict"
     should_retry = False
 
 

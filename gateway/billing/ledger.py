@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.billing.principal import Scope
+from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.usage import Usage
 
 HoldState = Literal["open", "captured", "released", "expired"]
@@ -37,7 +37,12 @@ INEXACT: frozenset[str] = frozenset({ESTIMATED, UNANSWERED, ANOMALY})
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger. Times are milliseconds by Redis's clock; `id` orders entries."""
+    """One line of the ledger. Times are milliseconds by Redis's clock; `id` orders entries.
+
+    `paid_by`: at which of its scopes the cost was taken from prepaid credit. A credit or transfer belongs to one scope
+    (those inside it are None or ""), costs nothing, and changes what was paid in by `credit_nano_usd`; a transfer is
+    two entries of one id (`hold_id`), each naming the other's scope as its `counterpart`.
+    """
 
     id: str
     at_ms: int
@@ -58,6 +63,11 @@ class Entry:
     usage_source: str
     price_version: str
     flags: tuple[str, ...] = ()
+    credit_nano_usd: int = 0
+    note: str = ""
+    author: str = ""
+    counterpart: str = ""
+    paid_by: tuple[ScopeKind, ...] = ()
 
     @property
     def estimated_nano_usd(self) -> int:
@@ -65,8 +75,18 @@ class Entry:
         return self.cost_nano_usd if INEXACT.intersection(self.flags) else 0
 
     def scopes(self) -> tuple[Scope, ...]:
-        user = () if self.user is None else (Scope("user", self.user),)
-        return (Scope("organisation", self.org), Scope("team", self.team), *user, Scope("key", self.key))
+        """Every scope it counts at, outermost first."""
+        return _scopes(self.org, self.team, self.user, self.key)
+
+    @property
+    def innermost(self) -> Scope:
+        """The scope a credit or transfer belongs to."""
+        return self.scopes()[-1]
+
+
+def _scopes(org: str, team: str, user: str | None, key: str) -> tuple[Scope, ...]:
+    below: tuple[tuple[ScopeKind, str | None], ...] = (("team", team), ("user", user), ("key", key))
+    return (Scope("organisation", org), *(Scope(kind, name) for kind, name in below if name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +105,7 @@ RELEASE = Posting("release")
 
 @dataclass(frozen=True, slots=True)
 class OpenHold:
-    """Money set aside for a running call."""
+    """Money set aside for a running call; `paid_by` as in `Entry`."""
 
     id: str
     request_id: str
@@ -96,10 +116,24 @@ class OpenHold:
     hold_nano_usd: int
     admitted_at_ms: int
     deadline_ms: int
+    paid_by: tuple[ScopeKind, ...] = ()
 
     def scopes(self) -> tuple[Scope, ...]:
-        user = () if self.user is None else (Scope("user", self.user),)
-        return (Scope("organisation", self.org), Scope("team", self.team), *user, Scope("key", self.key))
+        return _scopes(self.org, self.team, self.user, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Prepaid money of one scope, in nano-USD: what was paid in, what the calls admitted against it spent and hold."""
+
+    paid_in_nano_usd: int = 0
+    spent_nano_usd: int = 0
+    held_nano_usd: int = 0
+
+    @property
+    def free_nano_usd(self) -> int:
+        """What may be spent or moved elsewhere; below zero where a charge was above its hold."""
+        return self.paid_in_nano_usd - self.spent_nano_usd - self.held_nano_usd
 
 
 @dataclass(frozen=True)
@@ -112,6 +146,7 @@ class Books:
     held: Mapping[Scope, int]
     reported: Mapping[Scope, int] = field(default_factory=dict)
     """Cost of each scope by the report cells (users and keys without any call may be absent)."""
+    credit: Mapping[Scope, Credit] = field(default_factory=dict)
 
 
 def spent_is_sum_of_entries(books: Books) -> Iterator[str]:
@@ -136,6 +171,22 @@ def reports_are_sums_of_entries(books: Books) -> Iterator[str]:
         for scope in entry.scopes():
             sums[scope] += entry.cost_nano_usd
     yield from _differences("reported", books.reported, sums)
+
+
+def credit_is_sum_of_entries(books: Books) -> Iterator[str]:
+    """What was paid in is the sum of credits and transfers; its spent and held are of the calls it paid."""
+    paid_in, spent, held = (defaultdict[Scope, int](int) for _ in range(3))
+    for entry in books.entries:
+        paid_in[entry.innermost] += entry.credit_nano_usd
+        for scope in entry.scopes():
+            spent[scope] += entry.cost_nano_usd * (scope.kind in entry.paid_by)
+    for hold in books.holds:
+        for scope in hold.scopes():
+            held[scope] += hold.hold_nano_usd * (scope.kind in hold.paid_by)
+    stored = books.credit.items()
+    yield from _differences("paid in", {scope: credit.paid_in_nano_usd for scope, credit in stored}, paid_in)
+    yield from _differences("spent of credit", {scope: credit.spent_nano_usd for scope, credit in stored}, spent)
+    yield from _differences("held of credit", {scope: credit.held_nano_usd for scope, credit in stored}, held)
 
 
 def every_hold_is_resolved_once(books: Books) -> Iterator[str]:
@@ -170,6 +221,7 @@ INVARIANTS: Mapping[str, Invariant] = {
     "Σ entries = spent, at every scope": spent_is_sum_of_entries,
     "Σ open holds = held, at every scope": held_is_sum_of_open_holds,
     "Σ entries = Σ report cells, at every scope": reports_are_sums_of_entries,
+    "Σ credits and transfers − what they paid = prepaid credit, at every scope": credit_is_sum_of_entries,
     "every hold ends exactly once": every_hold_is_resolved_once,
     "a team = Σ its keys, in the reports": team_is_sum_of_its_keys,
 }

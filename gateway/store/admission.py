@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from gateway.billing.budget import WINDOWS, Calendar, Span, Window
+from gateway.billing.budget import BUDGET_WINDOWS, Calendar, Span, Window
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.limits import NOTHING_LIMITED, RATES, Allowance, Left, Rate
 from gateway.billing.principal import Principal, Scope
@@ -43,7 +43,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class OverBudget:
-    """A limit would be passed: by what is spent (402), or only by what running calls hold (`only_held`, 429)."""
+    """A limit would be passed: by what is spent (402), or only by what running calls hold (`only_held`, 429).
+
+    Of prepaid the limit is what was paid in.
+    """
 
     scope: Scope
     window: Window
@@ -90,11 +93,11 @@ def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calenda
         return RateLimited(scope, RATES[numbers[1] - 1], numbers[2], retry_after_ms, allowance)
     if outcome not in ("budget_exceeded", "budget_held"):
         return Refused(outcome, scope, allowance)
-    window = WINDOWS[numbers[1] - 1]
+    window = BUDGET_WINDOWS[numbers[1] - 1]
     return OverBudget(
         scope=scope,
         window=window,
-        span=Span(0, None) if window == "total" else calendar.spans_at(numbers[5]).of(window),
+        span=Span(0, None) if window in ("total", "prepaid") else calendar.spans_at(numbers[5]).of(window),
         limit_nano_usd=numbers[2],
         spent_nano_usd=numbers[3],
         held_nano_usd=numbers[4],

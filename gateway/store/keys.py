@@ -10,7 +10,7 @@ import hashlib
 from gateway.billing.principal import Scope
 
 SCHEMA = "gw:schema"
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 
 def job_pointer(digest: str) -> str:
@@ -31,6 +31,9 @@ class Keys:
         self._prefix = f"gw:{{{org}}}:"
         self.leases = self._prefix + "leases"
         self.ledger = self._prefix + "ledger"
+        self.credits = self._prefix + "credits"
+        self.alerts = self._prefix + "alerts"
+        self.crossed = self._prefix + "crossed"
         self.checkpoint = self._prefix + "checkpoint"
         self.jobs_due = self._prefix + "jobs-due"
 
@@ -52,6 +55,10 @@ class Keys:
 
     def hold(self, hold_id: str) -> str:
         return f"{self._prefix}hold:{hold_id}"
+
+    def receipt(self, credit_id: str) -> str:
+        """What became of a credit or transfer, under its id."""
+        return f"{self._prefix}receipt:{credit_id}"
 
     def job(self, digest: str) -> str:
         return f"{self._prefix}job:{digest}"

@@ -13,10 +13,10 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from gateway.billing.budget import Calendar, Spans
+from gateway.billing.budget import BUDGET_WINDOWS, Calendar, Crossing, Spans
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import Entry, EntryType, OpenHold, Posting
-from gateway.billing.principal import Principal
+from gateway.billing.principal import Principal, ScopeKind
 from gateway.store.admission import Decision, HoldRequest, decision_of
 from gateway.store.keys import Keys
 from gateway.store.packed import unpack_hold
@@ -31,10 +31,11 @@ _Rows = list[tuple[bytes, dict[bytes, bytes]]]
 @dataclass(frozen=True, slots=True)
 class Settled:
     """What became of a posting. `posted_nano_usd` is what now stands in the ledger for the hold, whoever posted it;
-    None: Redis knows no such hold."""
+    None: Redis knows no such hold. `crossings`: soft thresholds it crossed, each told once."""
 
     changed: bool
     posted_nano_usd: int | None
+    crossings: tuple[Crossing, ...] = ()
 
 
 class Ledger:
@@ -72,7 +73,14 @@ class Ledger:
         keys = Keys(request.principal.org)
         reply = await self._scripts.run(
             self._settle,
-            [keys.hold(request.hold_id), keys.leases, keys.ledger, *_states(keys, request.principal)],
+            [
+                keys.hold(request.hold_id),
+                keys.leases,
+                keys.ledger,
+                keys.alerts,
+                keys.crossed,
+                *_states(keys, request.principal),
+            ],
             [
                 request.hold_id,
                 posting.type,
@@ -83,8 +91,8 @@ class Ledger:
             ],
         )
         match reply:
-            case [b"settled", *_]:
-                return Settled(changed=True, posted_nano_usd=posting.cost_nano_usd)
+            case [b"settled", _, _, list(crossed)]:
+                return Settled(True, posting.cost_nano_usd, _crossings(crossed, request.principal))
             case [b"resolved", _, int(posted)]:
                 return Settled(changed=False, posted_nano_usd=posted)
             case _:
@@ -114,9 +122,18 @@ class Ledger:
         self, org: str, *, from_ms: int | None = None, after: str | None = None, count: int = _PAGE
     ) -> list[Entry]:
         """Up to `count` entries, oldest first: posted at or after `from_ms`, or behind the id `after`."""
+        return await self._read(Keys(org).ledger, from_ms, after, count)
+
+    async def credits(
+        self, org: str, *, from_ms: int | None = None, after: str | None = None, count: int = _PAGE
+    ) -> list[Entry]:
+        """The same of credits and transfers alone."""
+        return await self._read(Keys(org).credits, from_ms, after, count)
+
+    async def _read(self, stream: str, from_ms: int | None, after: str | None, count: int) -> list[Entry]:
         start = f"({after}" if after else str(from_ms or 0)
         with TranslatedFaults():
-            rows = cast(_Rows, await self._redis.xrange(Keys(org).ledger, min=start, max="+", count=count))
+            rows = cast(_Rows, await self._redis.xrange(stream, min=start, max="+", count=count))
         return [_entry(row_id.decode(), fields) for row_id, fields in rows]
 
     async def latest_entries(self, org: str, *, before: str | None = None, count: int = _PAGE) -> list[Entry]:
@@ -246,6 +263,25 @@ def _entry(entry_id: str, fields: dict[bytes, bytes]) -> Entry:
         usage_source=facts["usage_source"],
         price_version=facts["price_version"],
         flags=tuple(facts["flags"]),
+        credit_nano_usd=int(fields.get(b"credit", 0)),
+        note=facts.get("note", ""),
+        author=facts.get("author", ""),
+        counterpart=facts.get("counterpart", ""),
+        paid_by=_paid_by(facts["user"], int(fields[b"from_credit"])),
+    )
+
+
+def _paid_by(user: str | None, from_credit: int) -> tuple[ScopeKind, ...]:
+    kinds: tuple[ScopeKind, ...] = ("organisation", "team", "user", "key")
+    levels = [kind for kind in kinds if kind != "user" or user is not None]
+    return tuple(kind for number, kind in enumerate(levels) if from_credit >> number & 1)
+
+
+def _crossings(rows: list[list[int]], principal: Principal) -> tuple[Crossing, ...]:
+    scopes = principal.scopes()
+    return tuple(
+        Crossing(scopes[scope - 1], BUDGET_WINDOWS[window - 1], percent, limit, spent)
+        for scope, window, percent, limit, spent in rows
     )
 
 
@@ -262,4 +298,5 @@ def _open_hold(hold_id: str, packed: bytes) -> OpenHold:
         hold_nano_usd=record.amount_nano_usd,
         admitted_at_ms=record.admitted_at_ms,
         deadline_ms=record.deadline_ms,
+        paid_by=_paid_by(about["user"], record.from_credit),
     )

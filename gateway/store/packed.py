@@ -1,16 +1,17 @@
-"""The packed scope, layout 2, as Python reads it (ADR 0003). Only the scripts write it."""
+"""The packed scope, layout 3, as Python reads it (ADR 0003). Only the scripts write it."""
 
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gateway.billing.budget import WINDOWS, Balance, Spans, Window
+from gateway.billing.budget import BUDGET_WINDOWS, WINDOWS, Balance, Budget, Spans, Window
 from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.ledger import Credit
 from gateway.billing.limits import RATE_OF_LIMIT, Allowance, Left, Limits, Rate
 
-_NUMBERS = struct.Struct("<27d")
-_LAYOUT = 2
-_BLOCKED, _REVOKED = 1, 2
+_NUMBERS = struct.Struct("<31d")
+_LAYOUT = 3
+_BLOCKED, _REVOKED, _PAYS_AHEAD = 1, 2, 4
 _MINUTE_MS = 60_000
 _LIMIT_OF = {rate: limit for limit, rate in RATE_OF_LIMIT.items()}
 
@@ -18,7 +19,8 @@ _LIMIT_OF = {rate: limit for limit, rate in RATE_OF_LIMIT.items()}
 @dataclass(frozen=True, slots=True)
 class ScopeState:
     """What admission knows of one scope. `limits` are nano-USD; windows without one are absent. `rates` are its rate
-    limits."""
+    limits. `credit` stays when its prepaid budget is taken away; `limits` has what was paid in only while there is one.
+    """
 
     blocked: bool
     revoked: bool
@@ -26,6 +28,7 @@ class ScopeState:
     limits: dict[Window, int]
     models: tuple[str, ...] | None
     rates: Limits
+    credit: Credit
     _arrivals_ms: dict[Rate, int]
     _tokens_held: int
     calls_open: int
@@ -33,6 +36,8 @@ class ScopeState:
 
     def balance(self, window: Window, now: Spans) -> Balance:
         """Spent and held of a window as of now: zero when the stored window has already ended."""
+        if window == "prepaid":
+            return Balance(now.of(window), self.credit.spent_nano_usd, self.credit.held_nano_usd)
         start_ms, spent, held = self._windows[window]
         span = now.of(window)
         if start_ms < span.start_ms:
@@ -90,15 +95,19 @@ def unpack_scope(packed: bytes) -> ScopeState:
     numbers = [int(number) for number in _NUMBERS.unpack_from(packed)]
     _layout, flags, expires_at_ms = numbers[:3]
     limits = {window: limit for window, limit in zip(WINDOWS, numbers[3:7], strict=True) if limit >= 0}
+    credit = Credit(*numbers[27:30])
+    if flags & _PAYS_AHEAD:
+        limits["prepaid"] = credit.paid_in_nano_usd
     total = (0, numbers[7], numbers[8])
     moving = [(numbers[i], numbers[i + 1], numbers[i + 2]) for i in (9, 12, 15)]
-    names = packed[_NUMBERS.size :].decode()
+    names = packed[_NUMBERS.size + numbers[30] :].decode()
     return ScopeState(
         blocked=bool(flags & _BLOCKED),
         revoked=bool(flags & _REVOKED),
         expires_at_ms=expires_at_ms,
         limits=limits,
         models=tuple(names.split("\n")[1:-1]) if names else None,
+        credit=credit,
         rates=Limits(*(limit if limit >= 0 else None for limit in numbers[18:22])),
         _arrivals_ms={"requests": numbers[22], "tokens": numbers[23], "images": numbers[24]},
         _tokens_held=numbers[25],
@@ -107,8 +116,15 @@ def unpack_scope(packed: bytes) -> ScopeState:
     )
 
 
-def flags_of(*, blocked: bool, revoked: bool) -> int:
-    return _BLOCKED * blocked + _REVOKED * revoked
+def flags_of(*, blocked: bool, revoked: bool, pays_ahead: bool) -> int:
+    return _BLOCKED * blocked + _REVOKED * revoked + _PAYS_AHEAD * pays_ahead
+
+
+def soft_text(budgets: Iterable[Budget]) -> str:
+    """The soft thresholds as the scripts read them: number of the window, colon, percent."""
+    return " ".join(
+        f"{BUDGET_WINDOWS.index(budget.window) + 1}:{percent}" for budget in budgets for percent in budget.soft_percent
+    )
 
 
 def models_text(models: Iterable[str] | None) -> str:
@@ -119,18 +135,21 @@ def models_text(models: Iterable[str] | None) -> str:
     return "" if models is None else "\n" + "".join(f"{name}\n" for name in models)
 
 
-_HOLD_NUMBERS = struct.Struct("<10d")
+_HOLD_NUMBERS = struct.Struct("<11d")
 
 
 @dataclass(frozen=True, slots=True)
 class HoldRecord:
-    """One stored hold. `about` is the JSON given at admission."""
+    """One stored hold. `about` is the JSON given at admission; `from_credit` has a bit for each of its scopes,
+    outermost first, that pays it from prepaid credit.
+    """
 
     state: int
     amount_nano_usd: int
     admitted_at_ms: int
     deadline_ms: int
     posted_nano_usd: int
+    from_credit: int
     about: bytes
 
 
@@ -142,5 +161,6 @@ def unpack_hold(packed: bytes) -> HoldRecord:
         admitted_at_ms=numbers[2],
         deadline_ms=numbers[3],
         posted_nano_usd=numbers[7],
+        from_credit=numbers[10],
         about=packed[_HOLD_NUMBERS.size :],
     )

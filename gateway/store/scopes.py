@@ -12,7 +12,7 @@ from gateway.billing.errors import AlreadyExists, LedgerUnavailable, NotFound
 from gateway.billing.principal import Principal, Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.store.keys import Keys
-from gateway.store.packed import ScopeState, flags_of, models_text, unpack_scope
+from gateway.store.packed import ScopeState, flags_of, models_text, soft_text, unpack_scope
 from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 from gateway.wire.scopes import settings_json, stored_settings
 
@@ -184,17 +184,19 @@ async def ensure_organisation(scopes: Scopes, settings: ScopeSettings) -> None:
 
 def _put_args(replaces: bytes, settings: ScopeSettings, binds_secret: bool) -> list[Argument]:
     limits = {budget.window: budget.limit_nano_usd for budget in settings.budgets}
+    pays_ahead = "prepaid" in limits
     binding = {"key": settings.id, "team": settings.team, "user": settings.user}
     return [
         settings.id,
         replaces,
         json.dumps(settings_json(settings), separators=(",", ":"), ensure_ascii=False),
-        flags_of(blocked=settings.blocked, revoked=settings.revoked_at_ms > 0),
+        flags_of(blocked=settings.blocked, revoked=settings.revoked_at_ms > 0, pays_ahead=pays_ahead),
         settings.expires_at_ms,
         *(limits.get(window, "") for window in WINDOWS),
         models_text(settings.models),
         json.dumps(binding, separators=(",", ":")) if binds_secret else "",
         *("" if (limit := getattr(settings.limits, f.name)) is None else limit for f in fields(settings.limits)),
+        soft_text(settings.budgets),
     ]
 
 

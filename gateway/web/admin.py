@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.billing.budget import Calendar, Spans, instant
+from gateway.billing.budget import Budget, Calendar, Spans, instant
 from gateway.billing.errors import InvalidRequest, PermissionDenied, PreconditionFailed
 from gateway.billing.money import format_usd
 from gateway.billing.principal import (
@@ -80,7 +80,7 @@ class ScopeResource:
     async def _create(self, request: Request, caller: Caller) -> Response:
         fields = await json_fields(request)
         org = fields.get("org")
-        _own_org(caller.org if org is None else org, caller)
+        own_org(caller.org if org is None else org, caller)
         default_id = f"key-{secrets.token_hex(6)}" if self._kind == "key" else ""
         settings = new_settings(self._kind, fields, default_id=default_id)
         settings = replace(settings, created_at_ms=await self._scopes.now_ms())
@@ -101,7 +101,7 @@ class ScopeResource:
 
     async def _page(self, request: Request, caller: Caller) -> Response:
         params = query(request, {"cursor": "", "limit": "100", "org": caller.org})
-        _own_org(params["org"], caller)
+        own_org(params["org"], caller)
         limit = limit_of(params["limit"])
         rows = await self._scopes.page(caller.org, self._kind, after=params["cursor"], limit=limit)
         spans = await self._spans()
@@ -158,28 +158,31 @@ class ScopeResource:
 
 def scope_json(settings: ScopeSettings, state: ScopeState, spans: Spans) -> dict[str, object]:
     """A scope as answers show it: its settings, and for each budget what is spent, held and left."""
-    budgets = []
-    for budget in settings.budgets:
-        balance = state.balance(budget.window, spans)
-        remaining = max(0, budget.limit_nano_usd - balance.spent_nano_usd - balance.held_nano_usd)
-        amounts = {
-            "spent": balance.spent_nano_usd,
-            "held": balance.held_nano_usd,
-            "remaining": remaining,
+    return settings_json(settings) | {"budgets": [_budget_json(budget, state, spans) for budget in settings.budgets]}
+
+
+def _budget_json(budget: Budget, state: ScopeState, spans: Spans) -> dict[str, object]:
+    balance = state.balance(budget.window, spans)
+    prepaid = budget.window == "prepaid"
+    limit = state.credit.paid_in_nano_usd if prepaid else budget.limit_nano_usd
+    amounts = {"paid_in": limit} if prepaid else {}
+    amounts |= {
+        "spent": balance.spent_nano_usd,
+        "held": balance.held_nano_usd,
+        "remaining": max(0, limit - balance.spent_nano_usd - balance.held_nano_usd),
+    }
+    return (
+        budget_json(budget)
+        | {f"{name}_usd": format_usd(amount) for name, amount in amounts.items()}
+        | {f"{name}_nano_usd": amount for name, amount in amounts.items()}
+        | {
+            "starts_at": None if balance.span.end_ms is None else instant(balance.span.start_ms),
+            "resets_at": None if balance.span.end_ms is None else instant(balance.span.end_ms),
         }
-        total = budget.window == "total"
-        budgets.append(
-            budget_json(budget)
-            | {f"{name}_usd": format_usd(amount) for name, amount in amounts.items()}
-            | {f"{name}_nano_usd": amount for name, amount in amounts.items()}
-            | {
-                "starts_at": None if total else instant(balance.span.start_ms),
-                "resets_at": None if balance.span.end_ms is None else instant(balance.span.end_ms),
-            }
-        )
-    return settings_json(settings) | {"budgets": budgets}
+    )
 
 
-def _own_org(org: object, caller: Caller) -> None:
+def own_org(org: object, caller: Caller) -> None:
+    """Raises PermissionDenied: it is another organisation, and one caller has one."""
     if org != caller.org:
         raise PermissionDenied(f"This deployment serves the organisation {caller.org}.", param="org")

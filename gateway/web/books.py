@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, timedelta
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,8 +35,14 @@ _HOLD_CURSOR = re.compile(r"([0-9]{1,15})-([0-9A-Za-z_-]{1,100})")
 _CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
+class ReadEntries(Protocol):
+    """The ledger's whole stream, or a part of it, as a list reads it."""
+
+    async def __call__(self, org: str, *, from_ms: int | None = None, after: str | None = None) -> list[Entry]: ...
+
+
 class Books:
-    """Handlers of `/admin/v1/usage`, `/ledger` and `/holds`."""
+    """Handlers of `/admin/v1/usage`, `/ledger`, `/holds`, and the list of `/credits`."""
 
     def __init__(
         self, auth: Authenticator, ledger: Ledger, reports: Reports, scopes: Scopes, calendar: Calendar
@@ -50,6 +57,7 @@ class Books:
         return [
             Route("/admin/v1/usage", guarded(self._auth, READERS, self._usage), methods=["GET"]),
             Route("/admin/v1/ledger", guarded(self._auth, READERS, self._entries), methods=["GET"]),
+            Route("/admin/v1/credits", guarded(self._auth, READERS, self._credits), methods=["GET"]),
             Route("/admin/v1/holds", guarded(self._auth, READERS, self._holds), methods=["GET"]),
         ]
 
@@ -91,14 +99,20 @@ class Books:
             )
 
     async def _entries(self, request: Request, caller: Caller) -> Response:
+        return await self._listing(request, caller, self._ledger.entries)
+
+    async def _credits(self, request: Request, caller: Caller) -> Response:
+        return await self._listing(request, caller, self._ledger.credits)
+
+    async def _listing(self, request: Request, caller: Caller, read: ReadEntries) -> Response:
         filters = dict.fromkeys(("team", "user", "key", "model", "kind", "type", "request_id"), "")
         params = query(request, {**filters, "from": "", "to": "", "cursor": "", "limit": "100"})
         limit = limit_of(params["limit"])
         from_ms, to_ms = await self._interval(params["from"], params["to"])
         wanted = {name: params[name] for name in filters if params[name]}
-        page, scanned, after = [], 0, _cursor(params["cursor"])
+        page, scanned, after = [], 0, stream_cursor(params["cursor"])
         while scanned < _SCANNED_MAX:
-            entries = await self._ledger.entries(caller.org, from_ms=from_ms, after=after)
+            entries = await read(caller.org, from_ms=from_ms, after=after)
             for entry in entries:
                 after = entry.id
                 if from_ms <= entry.admitted_at_ms < to_ms and _matches(entry, wanted):
@@ -180,23 +194,29 @@ def entry_json(entry: Entry) -> dict[str, object]:
         "at": instant(entry.at_ms),
         "admitted_at": instant(entry.admitted_at_ms),
         "type": entry.type,
-        "request_id": entry.request_id,
+        "request_id": entry.request_id or None,
         "hold_id": entry.hold_id,
         "org": entry.org,
-        "team": entry.team,
+        "team": entry.team or None,
         "user": entry.user,
-        "key": entry.key,
-        "kind": entry.kind,
-        "model": entry.model,
+        "key": entry.key or None,
+        "kind": entry.kind or None,
+        "model": entry.model or None,
         "prompt_tokens": entry.prompt_tokens,
         "completion_tokens": entry.completion_tokens,
         "images": units if entry.kind == "image" else 0,
         "units": units,
         "cost_nano_usd": entry.cost_nano_usd,
         "cost_usd": format_usd(entry.cost_nano_usd),
-        "usage_source": entry.usage_source,
-        "price_version": entry.price_version,
+        "usage_source": entry.usage_source or None,
+        "price_version": entry.price_version or None,
         "flags": list(entry.flags),
+        "paid_by": list(entry.paid_by),
+        "credit_nano_usd": entry.credit_nano_usd,
+        "credit_usd": format_usd(entry.credit_nano_usd),
+        "counterpart": entry.counterpart or None,
+        "note": entry.note or None,
+        "author": entry.author or None,
     }
 
 
@@ -258,7 +278,8 @@ def _hold_cursor(text: str) -> tuple[int, str] | None:
     return (int(match[1]), match[2]) if match else None
 
 
-def _cursor(text: str) -> str | None:
+def stream_cursor(text: str) -> str | None:
+    """A cursor that is an entry's id; None where there is none. Raises InvalidRequest: it is no such id."""
     if text and not _CURSOR.fullmatch(text):
         raise InvalidRequest("cursor is the next_cursor of the page before.", param="cursor")
     return text or None

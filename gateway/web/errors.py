@@ -7,6 +7,7 @@ from gateway.billing.errors import (
     BudgetExceeded,
     BudgetHeld,
     ConcurrencyLimitExceeded,
+    CreditExhausted,
     ExpiredAPIKey,
     GatewayError,
     InvalidAPIKey,
@@ -30,6 +31,7 @@ _WINDOW_WORDS: Mapping[Window, str] = {
     "day": "for today",
     "week": "for this week",
     "month": "for this month",
+    "prepaid": "of prepaid credit",
 }
 
 
@@ -75,11 +77,11 @@ def refusal(decision: Refused | OverBudget | RateLimited, *, sees_organisation: 
         case "expired":
             return ExpiredAPIKey("This API key has expired; ask your team's administrator for a new one.")
         case "blocked":
-            name = _name(decision.scope)
+            name = scope_name(decision.scope)
             return ScopeBlocked(f"{name} is blocked; ask an administrator to unblock it.", details=where)
         case "model_not_allowed":
             return ModelNotAllowed(
-                f"{_name(decision.scope)} may not use this model; GET /v1/me lists the models it may use.",
+                f"{scope_name(decision.scope)} may not use this model; GET /v1/me lists the models it may use.",
                 param="model",
                 details=where,
             )
@@ -96,7 +98,7 @@ _RATE_WORDS: Mapping[Rate, str] = {
 
 
 def _rate_refusal(limited: RateLimited) -> GatewayError:
-    name, words = _name(limited.scope), _RATE_WORDS[limited.rate]
+    name, words = scope_name(limited.scope), _RATE_WORDS[limited.rate]
     details = {"scope": limited.scope.kind, "id": limited.scope.id, "limit": limited.limit, "rate": limited.rate}
     if limited.retry_after_ms is None:
         return RequestExceedsLimit(
@@ -124,6 +126,8 @@ def _money_refusal(over: OverBudget, *, told: bool) -> GatewayError:
     details |= {"required_usd": format_usd(over.required_nano_usd), "resets_at": resets_at}
     if over.only_held:
         return BudgetHeld(_held_message(over, told=told), details=details, retry_after_s=HELD_RETRY_AFTER_S)
+    if over.window == "prepaid":
+        return CreditExhausted(_credit_message(over, told=told), details=details)
     return BudgetExceeded(_spent_message(over, resets_at, told=told), details=details)
 
 
@@ -133,9 +137,22 @@ def _held_message(over: OverBudget, *, told: bool) -> str:
     if not told:
         return f"Running calls hold the organisation's budget {words}; this call needs up to ${required}. Try again."
     return (
-        f"{_name(over.scope)} has spent ${format_usd(over.spent_nano_usd)} and holds ${format_usd(over.held_nano_usd)} "
-        f"for running calls, of its ${format_usd(over.limit_nano_usd)} {words}; this call needs up to ${required}. "
-        "Try again when a running call has ended."
+        f"{scope_name(over.scope)} has spent ${format_usd(over.spent_nano_usd)} and holds "
+        f"${format_usd(over.held_nano_usd)} for running calls, of its ${format_usd(over.limit_nano_usd)} {words}; this "
+        f"call needs up to ${required}. Try again when a running call has ended."
+    )
+
+
+def _credit_message(over: OverBudget, *, told: bool) -> str:
+    required = format_usd(over.required_nano_usd)
+    if not told:
+        return (
+            f"The organisation's credit is used up for a call of up to ${required}; ask an administrator to top it up."
+        )
+    return (
+        f"{scope_name(over.scope)} has spent ${format_usd(over.spent_nano_usd)} of the "
+        f"${format_usd(over.limit_nano_usd)} paid in and this call needs up to ${required}; "
+        "ask an administrator to top it up."
     )
 
 
@@ -146,12 +163,13 @@ def _spent_message(over: OverBudget, resets_at: str | None, *, told: bool) -> st
     if not told:
         return f"The organisation's budget {words} is used up for a call of up to ${required}; {then}."
     return (
-        f"{_name(over.scope)} has spent ${format_usd(over.spent_nano_usd)} of its ${format_usd(over.limit_nano_usd)} "
-        f"{words} and this call needs up to ${required}; {then}."
+        f"{scope_name(over.scope)} has spent ${format_usd(over.spent_nano_usd)} of its "
+        f"${format_usd(over.limit_nano_usd)} {words} and this call needs up to ${required}; {then}."
     )
 
 
-def _name(scope: Scope) -> str:
+def scope_name(scope: Scope) -> str:
+    """A scope at the beginning of a sentence."""
     return "The organisation" if scope.kind == "organisation" else f"{scope.kind.capitalize()} {scope.id}"
 
 

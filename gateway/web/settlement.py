@@ -133,6 +133,8 @@ class Settlements:
         with self._metrics.settlements_owed.track_inprogress(), self._metrics.settlement_lag.time():
             settled = await until_answered(lambda: self._ledger.settle(hold, posting))
         self.owed -= 1
+        for crossing in settled.crossings:
+            self._metrics.observe_crossing(crossing)
         if posting.cost_nano_usd and settled.posted_nano_usd != posting.cost_nano_usd:
             # Redis lost the hold (restored from an old copy?) or it ended otherwise: this charge stands in no ledger.
             log.error(

@@ -1,8 +1,6 @@
 """A scope's settings as JSON: what POST and PATCH take, what GET gives, and what is stored.
 
-Unknown fields are refused by name. What this version does not enforce yet (prepaid budgets) is refused too: a limit
-that is accepted must hold.
-"""
+Unknown fields are refused by name."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import cast, get_args
 
-from gateway.billing.budget import WINDOWS, Budget, Window, instant
+from gateway.billing.budget import BUDGET_WINDOWS, Budget, Window, instant
 from gateway.billing.errors import InvalidRequest, UnknownField
 from gateway.billing.limits import LIMIT_MAX, Limits
 from gateway.billing.money import format_usd, parse_usd
@@ -79,6 +77,8 @@ def settings_json(settings: ScopeSettings) -> dict[str, object]:
 
 
 def budget_json(budget: Budget) -> dict[str, object]:
+    if budget.window == "prepaid":
+        return {"window": budget.window, "soft_percent": list(budget.soft_percent)}
     return {
         "window": budget.window,
         "limit_usd": format_usd(budget.limit_nano_usd),
@@ -101,7 +101,7 @@ def stored_settings(kind: ScopeKind, stored: Mapping[str, object]) -> ScopeSetti
         budgets=tuple(
             Budget(
                 cast(Window, row["window"]),
-                cast(int, row["limit_nano_usd"]),
+                cast(int, row.get("limit_nano_usd", 0)),
                 tuple(cast(list[int], row["soft_percent"])),
             )
             for row in budgets
@@ -222,15 +222,21 @@ def _budget(row: object, where: str) -> Budget:
     if unknown:
         raise UnknownField(f"{where} has no field {unknown[0][:80]!r}.", param=f"{where}.{unknown[0][:80]}")
     window = row.get("window")
+    if window not in BUDGET_WINDOWS:
+        raise InvalidRequest(f"{where}.window must be one of {', '.join(BUDGET_WINDOWS)}.", param=f"{where}.window")
+    soft_percent = _soft_percent(row.get("soft_percent", []), f"{where}.soft_percent")
     if window == "prepaid":
-        raise InvalidRequest(f"{where}: prepaid budgets are not enforced by this version.", param=f"{where}.window")
-    if window not in WINDOWS:
-        raise InvalidRequest(f"{where}.window must be one of {', '.join(WINDOWS)}.", param=f"{where}.window")
+        if row.get("limit_usd") is not None:
+            raise InvalidRequest(
+                f"{where}: a prepaid budget has no limit_usd; pay in with POST /admin/v1/credits.",
+                param=f"{where}.limit_usd",
+            )
+        return Budget(window, soft_percent=soft_percent)
     try:
         limit = parse_usd(row.get("limit_usd"))
     except ValueError as error:
         raise InvalidRequest(f"{where}.limit_usd: {error}.", param=f"{where}.limit_usd") from None
-    return Budget(window, limit, _soft_percent(row.get("soft_percent", []), f"{where}.soft_percent"))
+    return Budget(window, limit, soft_percent)
 
 
 def _limits(value: object, current: Limits) -> Limits:

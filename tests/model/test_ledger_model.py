@@ -9,14 +9,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from gateway.billing.budget import Budget
+from gateway.billing.credit import NotPaid
 from gateway.billing.errors import LedgerUnavailable
-from gateway.billing.ledger import RELEASE, violations
+from gateway.billing.ledger import RELEASE, Credit, violations
 from gateway.billing.principal import Principal, Scope
 from gateway.store.admission import Admitted, HoldRequest, OverBudget
 from gateway.store.jobs import Job
-from tests.store.bench import BY_DESK, BY_NOTEBOOK, BY_ROBOT, DESK, NOTEBOOK, RED, Bench, capture, open_bench
+from tests.store.bench import BLUE, BY_DESK, BY_NOTEBOOK, BY_ROBOT, DESK, NOTEBOOK, RED, Bench, capture, open_bench
 
 ORGS = ("acme", "umbrella")
+PAYERS = (RED, BLUE, NOTEBOOK)
 CALLERS = (BY_NOTEBOOK, BY_ROBOT, BY_DESK)
 AMOUNTS = st.sampled_from([1, 7, 40, 100, 2**40])
 Account = tuple[str, Scope]
@@ -32,6 +35,14 @@ class Model:
     charges: dict[HoldRequest, int | None] = field(default_factory=dict)
     """Of each hold that was placed or given back: None while it is open."""
     refunded: set[HoldRequest] = field(default_factory=set)
+    pays_ahead: set[Account] = field(default_factory=set)
+    paid_in: dict[Account, int] = field(default_factory=lambda: defaultdict(int))
+    credit_spent: dict[Account, int] = field(default_factory=lambda: defaultdict(int))
+    credit_held: dict[Account, int] = field(default_factory=lambda: defaultdict(int))
+    from_credit: dict[HoldRequest, list[Account]] = field(default_factory=lambda: defaultdict(list))
+    """Accounts whose credit a hold counts in."""
+    payments: dict[tuple[str, str], tuple[Scope, int, Scope | None]] = field(default_factory=dict)
+    """What was paid under an id of an organisation."""
 
     def verdict(self, request: HoldRequest) -> str:
         """What admission should answer: "resolved", "admitted", "exceeded" or "held"."""
@@ -40,17 +51,40 @@ class Model:
         verdict = "admitted"
         for account in accounts(request):
             limit = self.limits.get(account, 2**53 - 1)
-            if self.spent[account] + request.amount_nano_usd > limit:
-                return "exceeded"
-            if self.spent[account] + self.held[account] + request.amount_nano_usd > limit:
-                verdict = "held"
+            bounds = [(limit, self.spent[account], self.held[account])]
+            if account in self.pays_ahead:
+                bounds.append((self.paid_in[account], self.credit_spent[account], self.credit_held[account]))
+            for bound, spent, held in bounds:
+                if spent + request.amount_nano_usd > bound:
+                    return "exceeded"
+                if spent + held + request.amount_nano_usd > bound:
+                    verdict = "held"
         return verdict
+
+    def pay(self, payment_id: str, org: str, scope: Scope, amount: int, source: Scope | None) -> str:
+        """What becomes of a credit or transfer: "done", "repeated", or why not."""
+        asked = (scope, amount, source)
+        if (org, payment_id) in self.payments:
+            return "repeated" if self.payments[org, payment_id] == asked else "conflict"
+        if (org, scope) not in self.pays_ahead:
+            return "not_prepaid"
+        if source is not None:
+            giver = (org, source)
+            if self.paid_in[giver] - self.credit_spent[giver] - self.credit_held[giver] < amount:
+                return "too_little"
+            self.paid_in[giver] -= amount
+        self.payments[org, payment_id] = asked
+        self.paid_in[org, scope] += amount
+        return "done"
 
     def hold(self, request: HoldRequest) -> None:
         if request not in self.charges:
             self.charges[request] = None
             for account in accounts(request):
                 self.held[account] += request.amount_nano_usd
+                if account in self.pays_ahead:
+                    self.from_credit[request].append(account)
+                    self.credit_held[account] += request.amount_nano_usd
 
     def settle(self, request: HoldRequest, charge: int, *, release: bool) -> bool:
         """Whether it changed the books. An unknown hold that is released is known as ended from then on."""
@@ -64,6 +98,9 @@ class Model:
         for account in accounts(request):
             self.held[account] -= request.amount_nano_usd
             self.spent[account] += charge
+        for account in self.from_credit[request]:
+            self.credit_held[account] -= request.amount_nano_usd
+            self.credit_spent[account] += charge
         return True
 
     def refund(self, request: HoldRequest) -> str:
@@ -77,6 +114,8 @@ class Model:
         self.refunded.add(request)
         for account in accounts(request):
             self.spent[account] -= charge
+        for account in self.from_credit[request]:
+            self.credit_spent[account] -= charge
         return "refunded" if charge else "nothing_to_refund"
 
 
@@ -145,8 +184,33 @@ class LedgerMachine(RuleBasedStateMachine):
     def limit(self, org: str, limit: int, above: int) -> None:
         """Raised and lowered while calls run; lowered below what is spent, a limit refuses and takes nothing."""
         scope = (Scope("organisation", org), RED, NOTEBOOK, DESK)[above]
-        self.benches[org].limit(scope, limit)
         self.model.limits[org, scope] = limit
+        self.put_budgets(org, scope)
+
+    @rule(org=st.sampled_from(ORGS), scope=st.sampled_from(PAYERS), on=st.booleans())
+    def pay_ahead(self, org: str, scope: Scope, on: bool) -> None:
+        """Given and taken away while calls run: each keeps to what it was admitted under."""
+        (self.model.pays_ahead.add if on else self.model.pays_ahead.discard)((org, scope))
+        self.put_budgets(org, scope)
+
+    @rule(
+        org=st.sampled_from(ORGS),
+        scope=st.sampled_from(PAYERS),
+        source=st.sampled_from([None, RED, BLUE]),
+        amount=st.sampled_from([30, 200]),
+        number=st.integers(0, 20),
+    )
+    def pay(self, org: str, scope: Scope, source: Scope | None, amount: int, number: int) -> None:
+        """Credits and transfers, some of them sent twice, some under an id that was used."""
+        source = None if source == scope or scope.kind != "team" else source
+        paid = self.benches[org].pay(scope, amount, source=source, payment_id=f"c{number}")
+        outcome = paid.reason if isinstance(paid, NotPaid) else "repeated" if paid.repeated else "done"
+        assert self.model.pay(f"c{number}", org, scope, amount, source) == outcome
+
+    def put_budgets(self, org: str, scope: Scope) -> None:
+        limit, ahead = self.model.limits.get((org, scope)), (org, scope) in self.model.pays_ahead
+        budgets = [Budget("total", limit)] if limit is not None else []
+        self.benches[org].change(scope, budgets=(*budgets, *([Budget("prepaid")] if ahead else [])))
 
     @rule(org=st.sampled_from(ORGS), what=st.sampled_from(["project", "forget scripts"]))
     def meanwhile(self, org: str, what: str) -> None:
@@ -163,6 +227,9 @@ class LedgerMachine(RuleBasedStateMachine):
             for scope, spent in books.spent.items():
                 assert self.model.spent[org, scope] == spent
                 assert self.model.held[org, scope] == books.held[scope]
+                account = (org, scope)
+                expected = (self.model.paid_in, self.model.credit_spent, self.model.credit_held)
+                assert Credit(*(numbers[account] for numbers in expected)) == books.credit[scope]
 
 
 def job_of(request: HoldRequest) -> Job:
@@ -182,7 +249,7 @@ def test_the_ledger_does_what_its_model_does(redis_url: str) -> None:
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=80,
+                max_examples=100,
                 stateful_step_count=20,
                 deadline=None,
                 database=None,

@@ -17,12 +17,14 @@ from typing import Any, TypeVar, cast
 from redis.asyncio import Redis
 
 from gateway.billing.budget import Budget, Calendar, Span, Spans, Window
+from gateway.billing.credit import NotPaid, Paid, Payment
 from gateway.billing.ledger import RELEASE, Books, Entry, Posting
 from gateway.billing.principal import Principal, Scope
 from gateway.billing.scope import ScopeSettings
 from gateway.billing.usage import Usage
 from gateway.store.admission import Decision, HoldRequest
 from gateway.store.connection import open_redis
+from gateway.store.credits import Credits
 from gateway.store.jobs import KEEP_MS, Job, Jobs
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
@@ -74,6 +76,7 @@ class Bench:
         self.calendar = Calendar(UTC)
         self.scopes = Scopes(self.redis, self.scripts)
         self.jobs = Jobs(self.redis, self.scripts)
+        self.credits = Credits(self.scripts)
         self.ledger = self.ledger_of(self.calendar)
         self.reports = Reports(self.redis, self.scripts, self.ledger, self.calendar)
         self._numbers = itertools.count(1)
@@ -146,6 +149,31 @@ class Bench:
     def settle(self, request: HoldRequest, posting: Posting = RELEASE) -> bool:
         return self.run(self.ledger.settle(request, posting)).changed
 
+    def pay(
+        self, scope: Scope, amount_nano_usd: int, *, source: Scope | None = None, payment_id: str = ""
+    ) -> Paid | NotPaid:
+        """A credit, or a transfer from `source`; each with an id of its own unless one is given."""
+        return self.run(self.paying(scope, amount_nano_usd, source=source, payment_id=payment_id))
+
+    async def paying(
+        self, scope: Scope, amount_nano_usd: int, *, source: Scope | None = None, payment_id: str = ""
+    ) -> Paid | NotPaid:
+        payment = Payment(payment_id or f"c{next(self._numbers)}", scope, amount_nano_usd, source, "November", "admin")
+        target, giver = [(await self.scopes.get(self.org, one))[0] if one else None for one in (scope, source)]
+        assert target
+        return await self.credits.pay(self.org, payment, target, giver)
+
+    def prepaid(self, scope: Scope, amount_nano_usd: int = 0) -> None:
+        """Give a scope a prepaid budget and so much credit."""
+        self.change(scope, budgets=(Budget("prepaid"),))
+        if amount_nano_usd:
+            assert isinstance(self.pay(scope, amount_nano_usd), Paid)
+
+    def credit(self, scope: Scope) -> tuple[int, int, int]:
+        """Paid in, spent, held."""
+        credit = self.state(scope).credit
+        return credit.paid_in_nano_usd, credit.spent_nano_usd, credit.held_nano_usd
+
     def submitted_job(self, cost_nano_usd: int, who: Principal = BY_NOTEBOOK, jobid: str = "1") -> Job:
         """An image job, charged and bound to its owner."""
         request = self.call(cost_nano_usd, who, model="realvision", kind="image")
@@ -194,6 +222,7 @@ class Bench:
             holds=await self.ledger.open_holds(self.org),
             spent={scope: state.spent_nano_usd for scope, state in states.items()},
             held={scope: state.held_nano_usd for scope, state in states.items()},
+            credit={scope: state.credit for scope, state in states.items()},
             reported=await self._reported(entries),
         )
 

@@ -227,6 +227,7 @@ def test_what_cannot_be_settled_changes_nothing(bench: Bench, how: str, charge: 
     request = bench.call(100)
     bench.admit(request)
     keys = [bench.keys.hold(request.hold_id), bench.keys.leases, bench.keys.ledger]
+    keys += [bench.keys.alerts, bench.keys.crossed]
     keys += [bench.keys.state(scope) for scope in ABOVE_NOTEBOOK]
     before = bench.everything()
     with pytest.raises(LedgerUnavailable):

@@ -98,7 +98,7 @@ def test_a_key_is_shown_once(admin: Admin) -> None:
               ({"window": "month", "limit_usd": "-1"}, "invalid_request", ".limit_usd"),
               ({"window": "month", "limit_usd": "9000000.01"}, "invalid_request", ".limit_usd"),
               ({"window": "year", "limit_usd": "1"}, "invalid_request", ".window"),
-              ({"window": "prepaid"}, "invalid_request", ".window"),
+              ({"window": "prepaid", "limit_usd": "1"}, "invalid_request", ".limit_usd"),
               ({"window": ["day"], "limit_usd": "1"}, "invalid_request", ".window"),
               ({"window": "day", "limit_usd": "1", "hard": True}, "unknown_field", ".hard"),
               ({"window": "day", "limit_usd": "1", "soft_percent": [0]}, "invalid_request", ".soft_percent"),

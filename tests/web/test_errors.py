@@ -27,6 +27,7 @@ TABLE = {
     "invalid_api_key": (401, "authentication_error"),
     "expired_api_key": (401, "authentication_error"),
     "budget_exceeded": (402, "insufficient_quota"),
+    "credit_exhausted": (402, "insufficient_quota"),
     "permission_denied": (403, "permission_error"),
     "scope_blocked": (403, "permission_error"),
     "model_not_allowed": (403, "permission_error"),
@@ -36,6 +37,7 @@ TABLE = {
     "method_not_allowed": (405, "invalid_request_error"),
     "request_timeout": (408, "invalid_request_error"),
     "already_exists": (409, "invalid_request_error"),
+    "idempotency_conflict": (409, "invalid_request_error"),
     "precondition_failed": (412, "invalid_request_error"),
     "request_too_large": (413, "invalid_request_error"),
     "unsupported_media_type": (415, "invalid_request_error"),
@@ -49,7 +51,14 @@ TABLE = {
     "overloaded": (503, "server_error"),
     "draining": (503, "server_error"),
 }
-NEVER_AGAIN = {"budget_exceeded", "already_exists", "upstream_refused", "upstream_timeout"}
+NEVER_AGAIN = {
+    "budget_exceeded",
+    "credit_exhausted",
+    "already_exists",
+    "idempotency_conflict",
+    "upstream_refused",
+    "upstream_timeout",
+}
 """Codes that carry `x-should-retry: false`, always."""
 
 

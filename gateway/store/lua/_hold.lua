@@ -1,27 +1,35 @@
--- hold: the record of one hold, layout 2 (ADR 0003). Stands in front of every script that touches holds.
+-- hold: the record of one hold, layout 3 (ADR 0003). Stands behind _scope, in front of every script that touches
+-- holds.
 --
--- Ten little-endian doubles, then the JSON the gateway gave at admission (who, what model, which price version).
+-- Eleven little-endian doubles, then the JSON the gateway gave at admission (who, what model, which price version).
 -- A resolved hold stays as its own tombstone, so that whatever is delivered twice or late changes nothing.
 
-local HOLD_FORMAT = '<' .. string.rep('d', 10)
-local HOLD_BYTES = 8 * 10
-local STATE, AMOUNT, ADMITTED_AT, DEADLINE, STARTS, POSTED, RESOLVED_AT, HOLD_TOKENS = 1, 2, 3, 4, 4, 8, 9, 10
--- STARTS + 1..3: where day, week and month began for this hold
+local HOLD_FORMAT = '<' .. string.rep('d', 11)
+local HOLD_BYTES = 8 * 11
+local STATE, AMOUNT, ADMITTED_AT, DEADLINE, STARTS, POSTED, RESOLVED_AT, HOLD_TOKENS, FROM_CREDIT = 1, 2, 3, 4, 4, 8, 9, 10, 11
+-- STARTS + 1..3: where day, week and month began for this hold. FROM_CREDIT: bit i - 1 is set where the call's scope i
+-- (outermost first) had a prepaid budget when it was admitted
 local OPEN, CAPTURED, RELEASED, EXPIRED = 0, 1, 2, 3
 local STATE_NAMES = {[0] = 'open', 'captured', 'released', 'expired'}
 
 local function read_hold(packed)
   local hold = {struct.unpack(HOLD_FORMAT, packed)}
-  hold[11] = nil
+  hold[12] = nil
   hold.about = string.sub(packed, HOLD_BYTES + 1)
   return hold
 end
 
 local function write_hold(hold)
-  return struct.pack(HOLD_FORMAT, unpack(hold, 1, 10)) .. hold.about
+  return struct.pack(HOLD_FORMAT, unpack(hold, 1, 11)) .. hold.about
 end
 
 -- The start of the hold's window, by the window's number in WINDOW_NAMES.
 local function start_of(hold, window)
   return window == 1 and 0 or hold[STARTS + window - 1]
+end
+
+-- Whether what becomes of a hold is posted to a window of its scope i (outermost first).
+local function counts_in(hold, i, scope, window)
+  if window == PREPAID then return math.floor(hold[FROM_CREDIT] / 2 ^ (i - 1)) % 2 == 1 end
+  return same_window(scope, window, start_of(hold, window))
 end

@@ -11,7 +11,7 @@
 --   "stale_window" now: the windows do not contain Redis's clock
 --   "unknown_scope" | "revoked" | "expired" | "blocked" | "model_not_allowed", scope
 --   "exceeds_limit" scope rate limit: more than a whole minute's worth; it could never be admitted
---   "budget_exceeded" | "budget_held" scope window limit spent held start
+--   "budget_exceeded" | "budget_held" scope window limit spent held start; of window 5, prepaid, the limit is what was paid in
 --   "rate_limited" scope rate limit retry_after (ms)
 -- Order of refusals: 401, 403, 400, 402, 429; within each the outermost scope.
 -- Sending the same id again, while its hold is open, answers as the first time and places nothing more.
@@ -41,8 +41,8 @@ local function money_left()
   local least = -1
   for i = 2, count do
     local scope = scopes[i]
-    for window = 1, 4 do
-      local limit = scope[LIMITS + window]
+    for window = 1, PREPAID do
+      local limit = limit_of(scope, window)
       if limit >= 0 then
         local rest = math.max(0, limit - scope[SPENT[window]] - scope[HELD[window]])
         if least < 0 or rest < least then least = rest end
@@ -120,19 +120,23 @@ for i = 1, count do
       if over > 1e-6 then wait('rate_limited', i, rate, limit, math.ceil(over)) end
     end
   end
-  for window = 1, 4 do
-    local limit, spent, held = scope[LIMITS + window], scope[SPENT[window]], scope[HELD[window]]
+  for window = 1, PREPAID do
+    local limit, spent, held = limit_of(scope, window), scope[SPENT[window]], scope[HELD[window]]
     local bound = limit >= 0 and limit or NANO_USD_MAX
-    if spent + required > bound then return answer('budget_exceeded', i, window, limit, spent, held, starts[window]) end
-    if spent + held + required > bound then wait('budget_held', i, window, limit, spent, held, starts[window]) end
+    if spent + required > bound then return answer('budget_exceeded', i, window, limit, spent, held, starts[window] or 0) end
+    if spent + held + required > bound then wait('budget_held', i, window, limit, spent, held, starts[window] or 0) end
   end
 end
 if later then return answer(unpack(later)) end
 
-local writes = {}
+local writes, from_credit = {}, 0
 for i = 1, count do
   local scope = scopes[i]
   for window = 1, 4 do scope[HELD[window]] = scope[HELD[window]] + required end
+  if pays_ahead(scope) then
+    scope[HELD[PREPAID]] = scope[HELD[PREPAID]] + required
+    from_credit = from_credit + 2 ^ (i - 1)
+  end
   take(scope, REQUESTS, 1, now)
   take(scope, IMAGES, wanted[IMAGES], now)
   scope[TOKENS_HELD] = scope[TOKENS_HELD] + wanted[TOKENS]
@@ -141,7 +145,7 @@ for i = 1, count do
   writes[#writes + 1] = write_scope(scope)
 end
 local deadline = now + lease
-local hold = {OPEN, required, now, deadline, starts[2], starts[3], starts[4], 0, 0, wanted[TOKENS], about = ARGV[5]}
+local hold = {OPEN, required, now, deadline, starts[2], starts[3], starts[4], 0, 0, wanted[TOKENS], from_credit, about = ARGV[5]}
 redis.call('MSET', KEYS[1], write_hold(hold), unpack(writes))
 redis.call('ZADD', KEYS[2], decimal(deadline), ARGV[1])
 return answer('admitted', now, deadline)

@@ -2,10 +2,11 @@
 -- uses: scope
 -- KEYS  1 settings  2 packed scope  3 index of its kind  4 digest of its secret (keys; else same as 1)
 --       5.. settings of the scopes above it that must exist
--- ARGV  1 id  2 settings it replaces ("" to create)  3 settings (JSON)  4 flags  5 expires at (ms, 0 = never)
+-- ARGV  1 id  2 settings it replaces ("" to create)  3 settings (JSON)  4 flags (their bit 4: a prepaid budget)  5 expires at (ms, 0 = never)
 --       6..9 limits (nano-USD, "" = none) of total, day, week, month  10 allowed models, "\n" around each
 --       11 JSON stored at the digest ("" = none)
 --       12..15 limits ("" = none) of requests, tokens, images a minute, and calls at once
+--       16 soft thresholds, as the packed scope has them
 -- Returns {"put"} or {"exists"} or {"changed"} (someone else changed it meanwhile) or {"missing", number of the scope above}
 
 local current = redis.call('GET', KEYS[1])
@@ -17,7 +18,7 @@ end
 
 local packed = redis.call('GET', KEYS[2])
 local scope = packed and read_scope(packed) or {
-  2, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0,
+  3, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 }
 scope[FLAGS], scope[EXPIRES_AT] = amount(ARGV[4]), amount(ARGV[5])
 for window = 1, 4 do
@@ -29,6 +30,7 @@ for rate = REQUESTS, CONCURRENT do
   scope[RATE_LIMIT + rate] = limit == '' and -1 or amount(limit)
 end
 scope.models = ARGV[10]
+scope.soft, scope[SOFT_BYTES] = ARGV[16], #ARGV[16]
 
 redis.call('MSET', KEYS[1], ARGV[3], KEYS[2], write_scope(scope))
 redis.call('ZADD', KEYS[3], 0, ARGV[1])

@@ -20,8 +20,8 @@ local posted = hold[POSTED]
 local writes = {}
 for i = 1, #KEYS - 4 do
   local scope = read_scope(packed[i + 1])
-  for window = 1, 4 do
-    if same_window(scope, window, start_of(hold, window)) then
+  for window = 1, PREPAID do
+    if counts_in(hold, i, scope, window) then
       scope[SPENT[window]] = scope[SPENT[window]] - posted
     end
   end
@@ -35,5 +35,6 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 if posted == 0 then return {'nothing_to_refund'} end
 redis.call('MSET', unpack(writes))
 local id = redis.call('XADD', KEYS[4], '*', 'type', 'refund', 'hold', string.match(KEYS[3], '[^:]+$'),
-  'cost', '-' .. decimal(posted), 'at', decimal(now_ms()), 'admitted', decimal(hold[ADMITTED_AT]), 'entry', ARGV[2])
+  'cost', '-' .. decimal(posted), 'at', decimal(now_ms()), 'admitted', decimal(hold[ADMITTED_AT]), 'from_credit',
+  decimal(hold[FROM_CREDIT]), 'entry', ARGV[2])
 return {'refunded', id, posted}

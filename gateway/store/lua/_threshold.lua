@@ -1,0 +1,43 @@
+-- threshold: soft percents of budgets that a charge has crossed; each is told once for a scope, window and limit.
+-- Stands behind _scope.
+
+local ALERTS_MAX = 10000
+local CROSSED_KEPT_MS = 63 * 24 * 3600 * 1000       -- longer than any window that ends is posted to
+
+-- So many percent of a limit, rounded up, without leaving whole numbers below 2^53.
+local function share_of(limit, percent)
+  local rest = limit % 100
+  return (limit - rest) / 100 * percent + math.ceil(rest * percent / 100)
+end
+
+-- Add the percents of one window that its scope was below before the charge and no longer is.
+local function add_crossed(crossed, i, scope, window, charge)
+  if scope.soft == '' then return end
+  local limit, spent = limit_of(scope, window), scope[SPENT[window]]
+  if limit <= 0 then return end
+  for number, percent in string.gmatch(scope.soft, '(%d):(%d+)') do
+    local threshold = share_of(limit, percent)
+    if tonumber(number) == window and spent >= threshold and spent - charge < threshold then
+      local start = START[window] and scope[START[window]] or 0
+      crossed[#crossed + 1] = {i, window, tonumber(percent), limit, spent, start}
+    end
+  end
+end
+
+-- Keep an alert of each that was not told before; returns those. A refund may take a scope below its threshold again.
+local function tell(crossed, alerts, told_before, key_of, now)
+  local told = {}
+  for _, each in ipairs(crossed) do
+    local i, window, percent, limit, spent, start = unpack(each)
+    local kind, id = string.match(key_of(i), ':scope:(%a+):([^:]+)$')
+    local name = WINDOW_NAMES[window]
+    local marker = table.concat({kind, id, name, decimal(start), decimal(limit), decimal(percent)}, '|')
+    if redis.call('ZADD', told_before, 'NX', decimal(start), marker) == 1 then
+      redis.call('XADD', alerts, 'MAXLEN', '~', ALERTS_MAX, '*', 'at', decimal(now), 'scope', kind, 'id', id,
+        'window', name, 'start', decimal(start), 'percent', decimal(percent), 'limit', decimal(limit), 'spent', decimal(spent))
+      told[#told + 1] = {i, window, percent, limit, spent}
+    end
+  end
+  if #told > 0 then redis.call('ZREMRANGEBYSCORE', told_before, '(0', decimal(now - CROSSED_KEPT_MS)) end
+  return told
+end
