@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from gateway.cli.errors import CommandError
+from gateway.cli.errors import CommandError, Unanswered
 
 JSONObject = dict[str, Any]
 
@@ -45,8 +45,11 @@ class ControlPlane:
     def get(self, path: str, **query: str | int | None) -> JSONObject:
         return self._call("GET", path, query=query)
 
-    def post(self, path: str, body: Mapping[str, Any], **query: str | None) -> JSONObject:
-        return self._call("POST", path, body=body, query=query)
+    def post(
+        self, path: str, body: Mapping[str, Any], *, idempotency_key: str | None = None, **query: str | None
+    ) -> JSONObject:
+        headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
+        return self._call("POST", path, body=body, query=query, headers=headers)
 
     def patch(self, path: str, body: Mapping[str, Any], **query: str | None) -> JSONObject:
         return self._call("PATCH", path, body=body, query=query)
@@ -75,17 +78,18 @@ class ControlPlane:
         *,
         query: Mapping[str, str | int | None],
         body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> JSONObject:
         given = {name: value for name, value in query.items() if value is not None}
         try:
-            response = self._client.request(method, path, params=given, json=body)
+            response = self._client.request(method, path, params=given, json=body, headers=headers)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise CommandError(
                 f"no gateway answers at {self.url}; start one with `gateway serve`,"
                 " or name another with --url or GATEWAY_URL"
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CommandError(f"the call to {self.url} failed: {str(error) or type(error).__name__}") from error
+            raise Unanswered(f"the call to {self.url} failed: {str(error) or type(error).__name__}") from error
         return self._answer_of(response)
 
     def _answer_of(self, response: httpx.Response) -> JSONObject:
@@ -101,7 +105,8 @@ class ControlPlane:
             )
         if response.is_success:
             return answer
-        raise CommandError(refusal_text(response.status_code, answer))
+        kind = Unanswered if response.is_server_error else CommandError
+        raise kind(refusal_text(response.status_code, answer))
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:

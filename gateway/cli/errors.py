@@ -6,3 +6,7 @@ class CommandError(Exception):
 
     `main` prints it on stderr after `gateway: ` and exits with code 1.
     """
+
+
+class Unanswered(CommandError):
+    """No answer came, or one that leaves open whether what was asked was done."""

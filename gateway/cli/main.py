@@ -24,6 +24,7 @@ COMMANDS = {
     "teams": Command("gateway.cli.teams", "create, list, show, set, block and unblock teams"),
     "users": Command("gateway.cli.users", "create, list, show, set, block and unblock users"),
     "keys": Command("gateway.cli.keys", "create, list, show, set, block, unblock and revoke sub-keys"),
+    "credit": Command("gateway.cli.credit", "pay into a prepaid budget, or move credit between two"),
     "usage": Command("gateway.cli.usage", "report who spent what: a table, CSV or JSON"),
     "ledger": Command("gateway.cli.ledger", "list the ledger's entries, or follow them"),
     "holds": Command("gateway.cli.holds", "list the money held by calls that are running"),

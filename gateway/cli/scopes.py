@@ -104,7 +104,7 @@ def add_setting_arguments(parser: argparse.ArgumentParser, fields: Sequence[Fiel
         action="append",
         type=budget,
         metavar="WINDOW=USD",
-        help=f"such as month=25.00; windows: {', '.join(WINDOWS)}; may be repeated; other windows keep theirs",
+        help=f"month=25.00 or prepaid; windows: {', '.join(WINDOWS)}; may be repeated; other windows keep theirs",
     )
     parser.add_argument(
         "--limit",
@@ -131,10 +131,14 @@ def add_setting_arguments(parser: argparse.ArgumentParser, fields: Sequence[Fiel
 
 
 def budget(text: str) -> JSONObject:
-    """Read `month=25.00` as the control plane's budget; argparse shows what is wrong with another text."""
+    """Read `month=25.00` or `prepaid` as the control plane's budget; argparse shows what is wrong with another text."""
+    if text == "prepaid":
+        return {"window": text}
     window, _, limit_usd = text.partition("=")
     if window not in WINDOWS:
-        raise argparse.ArgumentTypeError(f"{text!r}: the window must be one of {', '.join(WINDOWS)}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: the window must be one of {', '.join(WINDOWS)}; or prepaid, without amount"
+        )
     try:
         parse_usd(limit_usd)
     except ValueError as error:
@@ -249,9 +253,14 @@ def print_scope(group: Group, scope: Mapping[str, Any], *, as_json: bool) -> Non
     if budgets:
         print()
         columns = ("window", "limit_usd", "spent_usd", "held_usd", "remaining_usd", "resets_at")
-        print_table(columns, budgets, empty="")
+        print_table(columns, [each | {"limit_usd": limit_text(each)} for each in budgets], empty="")
 
 
 def budget_text(each: Mapping[str, Any]) -> str:
     """One budget in a list: `month 12.50 of 25.00`."""
-    return f"{each.get('window')} {each.get('spent_usd', '0.00')} of {each.get('limit_usd', '-')}"
+    return f"{each.get('window')} {each.get('spent_usd', '0.00')} of {limit_text(each)}"
+
+
+def limit_text(each: Mapping[str, Any]) -> str:
+    """What bounds a budget: its limit, or what was paid in."""
+    return str(each.get("limit_usd") or each.get("paid_in_usd") or "-")

@@ -13,6 +13,7 @@ class Request(NamedTuple):
     query: dict[str, str]
     body: Any
     authorization: str
+    idempotency_key: str | None = None
 
 
 class FakeControlPlane:
@@ -64,6 +65,7 @@ class FakeControlPlane:
                         query=dict(parse_qsl(target.query)),
                         body=json.loads(content) if content else None,
                         authorization=self.headers.get("authorization", ""),
+                        idempotency_key=self.headers.get("idempotency-key"),
                     )
                 )
                 self.send_response(status)

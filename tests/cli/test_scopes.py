@@ -72,6 +72,31 @@ def test_a_wrong_budget_is_refused_before_any_call(
     assert [] == control_plane.requests
 
 
+def test_a_prepaid_budget_is_named_without_an_amount(control_plane: FakeControlPlane) -> None:
+    """What it holds is paid in; budgets of other windows stay, and it stays where another is changed."""
+    prepaid = {"window": "prepaid", "soft_percent": [80], "paid_in_usd": "10.00"}
+    control_plane.answers("GET", "/admin/v1/teams/research", RESEARCH)
+    control_plane.answers("GET", "/admin/v1/teams/research", RESEARCH | {"budgets": [prepaid]})
+    control_plane.answers("PATCH", "/admin/v1/teams/research", RESEARCH)
+    for typed in ("prepaid", "day=1"):
+        assert 0 == main(["teams", "set", "research", "--budget", typed])
+    assert [
+        {"budgets": [{"window": "prepaid"}, {"window": "month", "limit_usd": "25.00"}]},
+        {"budgets": [{"window": "day", "limit_usd": "1"}, {"window": "prepaid", "soft_percent": [80]}]},
+    ] == [request.body for request in control_plane.requests if request.method == "PATCH"]
+
+
+def test_a_prepaid_budget_is_bounded_by_what_was_paid_in(
+    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no limit; the column shows what was paid in."""
+    prepaid = {"window": "prepaid", "paid_in_usd": "10.00", "spent_usd": "1.00", "held_usd": "0.00"}
+    control_plane.answers("GET", "/admin/v1/teams/research", RESEARCH | {"budgets": [prepaid]})
+    assert 0 == main(["teams", "show", "research"])
+    shown = capsys.readouterr().out
+    assert ["prepaid", "10.00", "1.00", "0.00", "-", "-"] == shown.splitlines()[-1].split()
+
+
 def test_list_reads_all_pages_into_one_table(
     control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
 ) -> None:
