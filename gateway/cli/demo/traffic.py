@@ -64,8 +64,14 @@ ACTORS = (
     ),
     # Hangs up in the middle of the answer: the gateway reads on, so that even this call's bill is exact.
     Actor("linh-scripts", (chat("gpt-4o", "Tell me a very long story."),), pause_s=1.5, leaves_after=4),
-    # More at once than its budget has room for: what does not fit beside the running calls is asked to come back.
-    Actor("nightly-batch", (chat("gpt-4.1", "Label this ticket.", max_completion_tokens=500),), pause_s=3.0, at_once=6),
+    # More at once than its budget has room for: what does not fit beside the running calls is asked to come back. The
+    # upstream is told to think for a moment, so that they do run at once on any machine.
+    Actor(
+        "nightly-batch",
+        (chat("gpt-4.1", "Label this ticket. [[fault:delay=0.7]]", max_completion_tokens=500),),
+        pause_s=3.0,
+        at_once=6,
+    ),
     # Nearly empty from the start.
     Actor("an-trial", (chat("gpt-4o", "Just trying this out.", max_completion_tokens=100),), pause_s=0.5),
     Actor(
