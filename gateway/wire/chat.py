@@ -37,6 +37,8 @@ from gateway.wire.strictjson import JSON, JSONObject, encode
 __all__ = ["KIND", "ChatMeter", "ChatRules", "inspect_chat"]
 
 KIND = "chat"
+COMPLETION_TOKENS_MAX = 2**31 - 1
+"""Far above any model's own maximum, which bounds the hold; above it a number is no count of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def _forwarded(fields: JSONObject, completion_tokens: int) -> JSONObject:
 def _max_completion_tokens(fields: JSONObject, rules: ChatRules) -> int:
     """The caller's maximum under either of its names, or the documented default."""
     given = {
-        name: integer_of(fields[name], name, 1)
+        name: integer_of(fields[name], name, 1, COMPLETION_TOKENS_MAX)
         for name in ("max_completion_tokens", "max_tokens")
         if fields.get(name) is not None
     }
