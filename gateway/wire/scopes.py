@@ -1,6 +1,7 @@
 """A scope's settings as JSON: what POST and PATCH take, what GET gives, and what is stored.
 
-Unknown fields are refused by name."""
+Unknown fields are refused by name: a limit that is accepted must hold.
+"""
 
 import re
 from collections.abc import Mapping
