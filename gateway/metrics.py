@@ -1,4 +1,4 @@
-"""Every metric, and the one log line of a call, from the one record a call leaves behind; and alerts.
+"""Every metric, counted from the one record a call leaves behind.
 
 Counters and histograms are this process's own: sum them over all gateways. What the ledger knows (budgets, open holds)
 is read from it at every scrape, so each gateway shows the same: take the maximum over them.
@@ -8,12 +8,9 @@ count as "other". No label ever holds a secret or free text. Amounts are nano-US
 float dollars.
 """
 
-import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import get_args
 
 from prometheus_client import (
@@ -29,7 +26,8 @@ from gateway.billing.budget import Crossing, Span, Window
 from gateway.billing.errors import BudgetExceeded
 from gateway.billing.ledger import INEXACT, OVERRUN, Posting
 from gateway.billing.money import NANO_PER_USD
-from gateway.billing.principal import Principal, Scope, ScopeKind
+from gateway.billing.principal import Scope, ScopeKind
+from gateway.call_log import CallRecord, log_call, log_crossing
 
 OTHER = "other"
 """What teams and users past their bounds count as."""
@@ -48,38 +46,8 @@ _SOURCE_OF: Mapping[str, str] = {
 _CALLER = "caller"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
-log = logging.getLogger("gateway.call")
-alert_log = logging.getLogger("gateway.alert")
-
 # One more series for every counter and histogram, which nothing here reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client leaves it without types
-
-
-@dataclass(slots=True)
-class CallRecord:
-    """What one call leaves behind. Times are `time.perf_counter()` seconds, None where never reached.
-
-    `error` is the code the client saw, "" where there was none; `posting` is how the hold ended.
-    """
-
-    endpoint: str
-    request_id: str
-    started_at: float
-    principal: Principal | None = None
-    kind: str = ""
-    model: str = ""
-    hold_nano_usd: int = 0
-    sent_at: float | None = None
-    first_byte_at: float | None = None
-    upstream_ended_at: float | None = None
-    status: int = 0
-    error: str = ""
-    fault: str = ""
-    """What was wrong between us and the upstream, for the log alone."""
-    refused_at: str | None = None
-    """The kind of scope that refused the call ("none": the call itself was at fault); None where it was not refused."""
-    client_left: bool = False
-    posting: Posting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +98,12 @@ class Metrics:
         self._observe_times(record, duration_s)
         if record.posting is not None and record.posting.type == "capture":
             self._observe_charge(record, record.posting, team, model)
-        log.info(_line(record, duration_s))
+        log_call(record, duration_s)
 
     def observe_crossing(self, crossing: Crossing) -> None:
         """Count a soft threshold that was crossed, and write its log line."""
         self._thresholds.labels(crossing.scope.kind, crossing.window, str(crossing.percent)).inc()
-        alert_log.warning(_crossing_line(crossing))
+        log_crossing(crossing)
 
     def render(self, view: LedgerView | None) -> bytes:
         """The exposition text; None where the ledger did not answer: then its gauges keep what they had."""
@@ -256,62 +224,3 @@ class _Bounded:
 
 def _now_since(record: CallRecord) -> float:
     return time.perf_counter() - record.started_at
-
-
-def _line(record: CallRecord, duration_s: float) -> str:
-    """One JSON object on one line: json.dumps escapes CR, LF and every other control character."""
-    who, posting = record.principal, record.posting
-    line: dict[str, object] = {
-        "at": _now_text(),
-        "event": "call",
-        "request_id": record.request_id,
-        "endpoint": record.endpoint,
-        "status": record.status,
-        "error": record.error or None,
-        "fault": record.fault or None,
-        "org": who.org if who else None,
-        "team": who.team if who else None,
-        "user": who.user if who else None,
-        "key": who.key if who else None,
-        "kind": record.kind or None,
-        "model": record.model or None,
-        "hold_nano_usd": record.hold_nano_usd,
-        "outcome": posting.type if posting else None,
-        "cost_nano_usd": posting.cost_nano_usd if posting else 0,
-        "prompt_tokens": posting.usage.prompt_tokens if posting else 0,
-        "completion_tokens": posting.usage.completion_tokens if posting else 0,
-        "units": posting.usage.units if posting else 0,
-        "usage_source": posting.usage_source if posting and posting.type == "capture" else None,
-        "flags": list(posting.flags) if posting else [],
-        "client_left": record.client_left,
-        "duration_ms": _ms(duration_s),
-        "first_byte_ms": _ms_between(record.started_at, record.first_byte_at),
-        "upstream_ms": _ms_between(record.sent_at, record.upstream_ended_at),
-    }
-    return json.dumps(line, separators=(",", ":"))
-
-
-def _crossing_line(crossing: Crossing) -> str:
-    line = {
-        "at": _now_text(),
-        "event": "threshold",
-        "scope": crossing.scope.kind,
-        "id": crossing.scope.id,
-        "window": crossing.window,
-        "percent": crossing.percent,
-        "limit_nano_usd": crossing.limit_nano_usd,
-        "spent_nano_usd": crossing.spent_nano_usd,
-    }
-    return json.dumps(line, separators=(",", ":"))
-
-
-def _now_text() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
-
-
-def _ms_between(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else _ms(end - start)

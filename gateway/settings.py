@@ -1,31 +1,33 @@
 """Environment + TOML → one frozen `Settings`. A wrong setting means no start, with one clear line.
 
 Every setting stands once, in `Settings`, with its default and its meaning. In `config/gateway.toml` it has the same
-name; in the environment it is `GATEWAY_` and the name in capitals, which wins over the file. Those
-that are better known by other names stand in `_ENVIRONMENT_NAMES`; they go by either. With `_FILE` behind it a variable
-names a file that holds the value, as secrets are handed to containers.
+name; in the environment, which wins over the file, the variable that `settings_sources` says.
 """
 
-import logging
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gateway.billing.prices import PriceList, PriceListError, price_list
+from gateway.settings_sources import SECRETS, SettingsError, environment_name, from_environment, from_file
 
-log = logging.getLogger("gateway.settings")
+__all__ = [
+    "DEFAULT_CONFIG",
+    "WEEKDAYS",
+    "Settings",
+    "SettingsError",
+    "environment_name",
+    "load_prices",
+    "load_settings",
+]
 
 DEFAULT_CONFIG = "config/gateway.toml"
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-
-
-class SettingsError(ValueError):
-    """A setting is unknown or wrong; the text is one line: which, where, what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +134,6 @@ class Settings:
         return ZoneInfo(self.timezone)
 
 
-_ENVIRONMENT_NAMES = {
-    "upstream_api_key": "MINITOOLAI_API_KEY",
-    "upstream_base_url": "MINITOOLAI_BASE_URL",
-    "redis_url": "REDIS_URL",
-}
-_CLIENT_VARIABLES = {"GATEWAY_CONFIG", "GATEWAY_URL", "GATEWAY_KEY"}
-"""Known variables that are no settings: where the file is, and what our command line and examples read."""
-_SECRETS = {"upstream_api_key", "redis_password", "admin_key", "metrics_token"}
 _ADMIN_KEY_CHARS_MIN = 16
 _LEAST = {
     "workers": 1,
@@ -157,22 +151,14 @@ _MOST = {
 }
 
 
-def environment_name(setting: str) -> str:
-    """How a setting is called in the environment."""
-    return _ENVIRONMENT_NAMES.get(setting, _gateway_name(setting))
-
-
-def _gateway_name(setting: str) -> str:
-    return f"GATEWAY_{setting.upper()}"
-
-
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """Read the file that GATEWAY_CONFIG names, then the environment over it.
 
     Raises SettingsError for anything unknown, of the wrong type, out of range, or contradicting.
     """
     path = Path(environ.get("GATEWAY_CONFIG") or DEFAULT_CONFIG)
-    values = {**_from_file(path, required="GATEWAY_CONFIG" in environ), **_from_environment(environ)}
+    kinds = get_type_hints(Settings)
+    values = {**from_file(path, kinds, required="GATEWAY_CONFIG" in environ), **from_environment(environ, kinds)}
     settings = Settings(**values)
     if not settings.prices_file:
         settings = replace(settings, prices_file=str(path.parent / "prices.toml"))
@@ -191,108 +177,6 @@ def load_prices(settings: Settings) -> PriceList:
         raise SettingsError(f"{path} is not TOML: {error}") from None
     except PriceListError as error:
         raise SettingsError(f"{path}: {error}") from None
-
-
-def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
-    if not path.exists() and not required:
-        return {}
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"GATEWAY_CONFIG={path} cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from None
-    kinds = get_type_hints(Settings)
-    unknown = sorted(set(document) - set(kinds))
-    if unknown:
-        raise SettingsError(f"{path}: there is no setting {unknown[0]!r}; docs/settings.md lists all")
-    return {name: _typed(name, value, kinds[name], str(path)) for name, value in document.items()}
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    kinds = get_type_hints(Settings)
-    by_variable = {variable: name for name in kinds for variable in (environment_name(name), _gateway_name(name))}
-    values = {}
-    environ = _with_files(environ, by_variable)
-    for variable, text in environ.items():
-        name = by_variable.get(variable)
-        if name is None:
-            _refuse_unknown(variable, text)
-        elif _is_service_link(text) and name in ("host", "port"):
-            log.warning("%s=%s is what Kubernetes injects for a service; ignored", variable, text)
-        elif environ.get(environment_name(name), text) != environ.get(_gateway_name(name), text):
-            raise SettingsError(f"{environment_name(name)} and {_gateway_name(name)} differ; set one of them")
-        else:
-            values[name] = _parsed(name, text, kinds[name], variable)
-    return values
-
-
-def _with_files(environ: Mapping[str, str], variables: Iterable[str]) -> dict[str, str]:
-    """The environment with each `<VARIABLE>_FILE` replaced by what its file holds, less newlines at its end."""
-    plain = dict(environ)
-    for variable in variables:
-        by_file = f"{variable}_FILE"
-        if by_file in plain and variable in plain:
-            raise SettingsError(f"{variable} and {by_file} are both set; set one of them")
-        if by_file in plain:
-            plain[variable] = _file_text(Path(plain.pop(by_file)), by_file)
-    return plain
-
-
-def _file_text(path: Path, variable: str) -> str:
-    """The message never repeats the path: somebody may have put the secret itself there."""
-    try:
-        text, reason = path.read_text(encoding="utf-8").rstrip("\r\n"), "it is empty"
-    except (OSError, ValueError) as error:
-        text, reason = "", getattr(error, "strerror", None) or "not plain text"
-    if not text:
-        raise SettingsError(f"{variable} must name a file that can be read ({reason})")
-    return text
-
-
-def _refuse_unknown(variable: str, text: str) -> None:
-    if not variable.startswith("GATEWAY_") or variable in _CLIENT_VARIABLES:
-        return
-    if _is_service_link(text) or variable.startswith(("GATEWAY_SERVICE_", "GATEWAY_PORT_")):
-        log.warning("%s is what Kubernetes injects for a service named gateway; ignored", variable)
-        return
-    raise SettingsError(f"the environment has {variable}, which is no setting; docs/settings.md lists all")
-
-
-def _is_service_link(text: str) -> bool:
-    return text.startswith(("tcp://", "udp://"))
-
-
-def _parsed(name: str, text: str, kind: object, where: str) -> object:
-    """A value from the environment's text."""
-    if kind is bool:
-        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise SettingsError(f"{where}={text} must be true or false")
-        return text.lower() in ("true", "1", "yes")
-    if kind in (int, float):
-        try:
-            number = int(text) if kind is int else float(text)
-        except ValueError:
-            wanted = "a whole number" if kind is int else "a number"
-            raise SettingsError(f"{where}={text} must be {wanted}") from None
-        return _typed(name, number, kind, where)
-    if kind is str:
-        return text
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _typed(name: str, value: object, kind: object, where: str) -> object:
-    """A value from TOML, checked against the type of its setting."""
-    if kind == tuple[str, ...]:
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise SettingsError(f"{where}: {name} must be a list of texts")
-        return tuple(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(kind, type) or not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        shown = "" if name in _SECRETS else f", not {value!r}"
-        raise SettingsError(f"{where}: {name} must be of type {getattr(kind, '__name__', kind)}{shown}")
-    return value
 
 
 def _check(settings: Settings) -> None:
@@ -326,7 +210,7 @@ def _check(settings: Settings) -> None:
 
 def _check_secrets(settings: Settings) -> None:
     """Keys travel in headers, so they are visible ASCII; no message repeats one."""
-    for name in sorted(_SECRETS):
+    for name in sorted(SECRETS):
         secret = getattr(settings, name)
         if not secret.isascii() or not secret.isprintable() or " " in secret:
             raise SettingsError(f"{environment_name(name)} must be plain text on one line, without any space")

@@ -13,9 +13,10 @@ import pytest
 from gateway.billing import ledger
 from gateway.billing.errors import GatewayError
 from gateway.billing.ledger import Entry
+from gateway.call_log import CallRecord
 from gateway.cli.main import COMMANDS
 from gateway.emulator.faults import FAULTS
-from gateway.metrics import CallRecord, Metrics
+from gateway.metrics import Metrics
 from gateway.settings import Settings, environment_name
 from gateway.store.packed import _HOLD_NUMBERS, _NUMBERS
 from gateway.web.books import entry_json

@@ -11,7 +11,8 @@ from gateway.billing.budget import Crossing, Span
 from gateway.billing.ledger import ESTIMATED, OVERRUN, UNANSWERED, Posting
 from gateway.billing.principal import Principal, Scope
 from gateway.billing.usage import Usage
-from gateway.metrics import BudgetUse, CallRecord, LedgerView, Metrics
+from gateway.call_log import CallRecord
+from gateway.metrics import BudgetUse, LedgerView, Metrics
 
 CHAT = "/api/chat-completions/"
 VIEW = LedgerView(

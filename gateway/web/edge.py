@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.billing.errors import GatewayError
-from gateway.metrics import NONE, CallRecord
+from gateway.call_log import CallRecord
+from gateway.metrics import NONE
 from gateway.web.exchange import ClientLeft, Exchange
 from gateway.web.services import Services
 

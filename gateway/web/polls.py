@@ -21,7 +21,7 @@ from gateway.billing.errors import (
 )
 from gateway.billing.ledger import Posting
 from gateway.billing.usage import Usage
-from gateway.metrics import CallRecord
+from gateway.call_log import CallRecord
 from gateway.store.jobs import KEEP_MS, Job
 from gateway.upstream.leg import UpstreamFault, UpstreamRequest, whole
 from gateway.web.edge import answer_call

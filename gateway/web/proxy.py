@@ -18,7 +18,7 @@ from gateway.billing.money import format_usd
 from gateway.billing.prices import ModelPrice
 from gateway.billing.principal import Principal
 from gateway.billing.usage import Usage
-from gateway.metrics import CallRecord
+from gateway.call_log import CallRecord
 from gateway.store.admission import Admitted, Decision, HoldRequest, OverBudget, RateLimited, Refused
 from gateway.web.edge import answer_call
 from gateway.web.errors import allowance_headers, refusal

@@ -25,7 +25,7 @@ from gateway.billing.errors import (
 from gateway.billing.ledger import RELEASE, Posting
 from gateway.billing.money import format_usd
 from gateway.billing.prices import ModelPrice
-from gateway.metrics import CallRecord
+from gateway.call_log import CallRecord
 from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Job
 from gateway.upstream.leg import (
