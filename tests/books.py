@@ -3,14 +3,12 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC
 from typing import TypeVar
 
-from gateway.billing.budget import Budget, Calendar
+from gateway.billing.budget import Calendar
 from gateway.billing.ledger import Books
 from gateway.billing.principal import Scope, ScopeKind
-from gateway.billing.scope import ScopeSettings
 from gateway.store.connection import open_redis
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState
@@ -63,24 +61,6 @@ def state_of(redis_url: str, scope: Scope) -> ScopeState:
         return state
 
     return with_store(redis_url, get)
-
-
-def set_budgets(redis_url: str, scope: Scope, *budgets: Budget) -> None:
-    """Also for the organisation, which no path of the control plane changes."""
-    _change(redis_url, scope, lambda settings: replace(settings, budgets=budgets))
-
-
-def block(redis_url: str, scope: Scope, *, blocked: bool) -> None:
-    """The same for whether it is blocked."""
-    _change(redis_url, scope, lambda settings: replace(settings, blocked=blocked))
-
-
-def _change(redis_url: str, scope: Scope, change: Callable[[ScopeSettings], ScopeSettings]) -> None:
-    async def put(store: Store) -> None:
-        stored = await store.scopes.read(ORG, scope)
-        assert await store.scopes.replace(ORG, stored, change(stored.settings))
-
-    with_store(redis_url, put)
 
 
 async def _read(store: Store) -> Books:

@@ -1,4 +1,4 @@
-"""What `teams`, `users` and `keys` have in common: create, list, show, set, block and unblock a scope.
+"""What `organisations`, `teams`, `users` and `keys` have in common: create, list, show, set, block and unblock a scope.
 
 A command group is a `Group`: what it is called, which fields its items have, which columns its list shows.
 What is sent is the control plane's own shape: a budget is `{"window": "month", "limit_usd": "25.00"}`.
@@ -35,6 +35,7 @@ class Group(NamedTuple):
     columns: tuple[str, ...]
     filters: tuple[str, ...]
     id_required: bool
+    creates: bool = True
 
 
 Action = Callable[[Group, ControlPlane, argparse.Namespace], int]
@@ -58,12 +59,8 @@ def parser_of(
     parser = argparse.ArgumentParser(prog=f"gateway {group.collection}")
     parser.set_defaults(group=group)
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    creating = add_action(actions, "create", create_action or create, f"create a {group.noun}")
-    if group.id_required:
-        creating.add_argument("id", help="lower-case letters, digits and hyphens; it never changes")
-    else:
-        creating.add_argument("--id", help="by default the gateway makes one")
-    add_setting_arguments(creating, group.fields, creating=True)
+    if group.creates:
+        add_creating(actions, group, create_action or create)
     listing = add_action(actions, "list", show_list, f"list the {group.collection}")
     for name in group.filters:
         listing.add_argument(f"--{name}", metavar="ID", help=f"only those of this {name}")
@@ -80,6 +77,15 @@ def parser_of(
         if action is change:
             add_setting_arguments(acting, [field for field in group.fields if field.changes], creating=False)
     return parser
+
+
+def add_creating(actions: Any, group: Group, action: Action) -> None:
+    creating = add_action(actions, "create", action, f"create a {group.noun}")
+    if group.id_required:
+        creating.add_argument("id", help="lower-case letters, digits and hyphens; it never changes")
+    else:
+        creating.add_argument("--id", help="by default the gateway makes one")
+    add_setting_arguments(creating, group.fields, creating=True)
 
 
 def add_action(actions: Any, name: str, action: Action, summary: str) -> argparse.ArgumentParser:
@@ -242,6 +248,8 @@ def print_scope(group: Group, scope: Mapping[str, Any], *, as_json: bool) -> Non
         "id",
         "org",
         *(field.name for field in group.fields),
+        "timezone",
+        "first_weekday",
         "role",
         "expires_at",
         "blocked",

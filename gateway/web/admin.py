@@ -1,4 +1,4 @@
-"""The control plane: teams, users and keys. Reports and books are in `web.books`.
+"""The control plane: the organisation, teams, users and keys. Reports and books are in `web.books`.
 
 One resource class serves all kinds of scope; what differs is in their settings (`wire.scopes`).
 """
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.billing.budget import Budget, Calendar, Spans, instant
-from gateway.billing.errors import InvalidRequest, PermissionDenied, PreconditionFailed
+from gateway.billing.errors import AlreadyExists, GatewayError, InvalidRequest, PermissionDenied, PreconditionFailed
 from gateway.billing.money import format_usd
 from gateway.billing.principal import (
     SCOPE_ID,
@@ -40,8 +40,8 @@ _CHANGE_TRIES = 5
 
 
 def scope_routes(auth: Authenticator, scopes: Scopes, calendar: Calendar) -> list[Route]:
-    """Routes of all three kinds of scope."""
-    kinds: dict[str, ScopeKind] = {"teams": "team", "users": "user", "keys": "key"}
+    """Routes of all four kinds of scope."""
+    kinds: dict[str, ScopeKind] = {"organisations": "organisation", "teams": "team", "users": "user", "keys": "key"}
     return [
         route
         for name, kind in kinds.items()
@@ -83,6 +83,8 @@ class ScopeResource:
         own_org(caller.org if org is None else org, caller)
         default_id = f"key-{secrets.token_hex(6)}" if self._kind == "key" else ""
         settings = new_settings(self._kind, fields, default_id=default_id)
+        if self._kind == "organisation":
+            raise _no_further_organisation(settings.id, caller.org)
         settings = replace(settings, created_at_ms=await self._scopes.now_ms())
         if self._kind != "key":
             await self._scopes.create(caller.org, settings)
@@ -179,6 +181,19 @@ def _budget_json(budget: Budget, state: ScopeState, spans: Spans) -> dict[str, o
             "starts_at": None if balance.span.end_ms is None else instant(balance.span.start_ms),
             "resets_at": None if balance.span.end_ms is None else instant(balance.span.end_ms),
         }
+    )
+
+
+def _no_further_organisation(wanted: str, served: str) -> GatewayError:
+    """Each organisation needs a key of its own at MiniToolAI, and a deployment is given one."""
+    if wanted == served:
+        return AlreadyExists(
+            f"The organisation {served} exists: the gateway's first start made it; change it with PATCH.", param="id"
+        )
+    return InvalidRequest(
+        f"This deployment serves the one organisation {served}, with the key in MINITOOLAI_API_KEY. For another one "
+        "start a gateway with that one's key and a Redis of its own; to split budgets within this one, create teams.",
+        param="id",
     )
 
 

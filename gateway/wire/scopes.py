@@ -20,7 +20,7 @@ from gateway.billing.scope import ScopeSettings
 SETTABLE = ("name", "budgets", "limits", "models", "blocked")
 _ONLY_KEYS = ("role", "expires_at")
 _FIXED: Mapping[ScopeKind, tuple[str, ...]] = {
-    "organisation": ("id",),
+    "organisation": ("id", "timezone", "first_weekday"),
     "team": ("id", "org"),
     "user": ("id", "org", "team"),
     "key": ("id", "org", "team", "user"),
@@ -50,7 +50,8 @@ def changed_settings(settings: ScopeSettings, fields: Mapping[str, object]) -> S
     """Apply the body of a PATCH: what is absent stays. Raises InvalidRequest or UnknownField naming the field."""
     fixed = sorted(set(fields) & set(_FIXED[settings.kind]))
     if fixed:
-        raise InvalidRequest(f"{fixed[0]} never changes; create another {settings.kind} instead.", param=fixed[0])
+        instead = "" if settings.kind == "organisation" else f"; create another {settings.kind} instead"
+        raise InvalidRequest(f"{fixed[0]} never changes{instead}.", param=fixed[0])
     _refuse_unknown(settings.kind, fields, _settable(settings.kind))
     return _with(settings, fields)
 
@@ -144,7 +145,7 @@ def _refuse_unknown(kind: ScopeKind, fields: Mapping[str, object], known: tuple[
     unknown = sorted(set(fields) - set(known))
     if unknown:
         raise UnknownField(
-            f"A {kind} has no field {unknown[0][:80]!r}. Known are {', '.join(known)}.", param=unknown[0][:80]
+            f"{'An' if kind == 'organisation' else 'A'} {kind} has no field {unknown[0][:80]!r}. Known are {', '.join(known)}.", param=unknown[0][:80]
         )
 
 

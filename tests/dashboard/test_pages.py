@@ -123,6 +123,20 @@ def test_a_budget_is_spent_held_and_left(
     assert hold["hold_nano_usd"] > 0
 
 
+def test_the_organisations_budget_is_first_for_those_who_may_see_it(
+    boss: Visit, spent: list[dict[str, Any]], gateway: Process, keys: dict[str, str], admin: Admin
+) -> None:
+    """Spent, held and left of it begin the overview; a member's and a team administrator's pages have no bar of it."""
+    admin.patch("/organisations/default", {"name": "Acme", "budgets": [{"window": "total", "limit_usd": "7.50"}]})
+    try:
+        first = nano_usd_in(boss.page(), '<article class="one-budget">.*?</article>')
+        others = [logged_in(gateway.url, keys[key]).page() for key in ("notebook", "red-lead")]
+    finally:
+        admin.patch("/organisations/default", {"name": "", "budgets": []})
+    assert [cost(spent), 0, 7_500_000_000 - cost(spent)] == first
+    assert [False, False] == ["Acme" in page or "7.50" in page for page in others]
+
+
 def test_names_are_text(boss: Visit, keys: dict[str, str]) -> None:
     """Whoever may name a team or a key must not run code in an administrator's browser."""
     for path in ("", "/teams", "/keys", "/teams/red", "/keys/notebook"):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.billing.budget import Budget
+from gateway.billing.money import format_usd
 from gateway.billing.principal import Scope, ScopeKind
-from tests.books import set_budgets, state_of
+from tests.books import state_of
 from tests.e2e.client import CHAT, Answer, send
 from tests.e2e.waiting import until
 from tests.stack import Admin, Process, Stack, chat
@@ -65,7 +65,7 @@ def test_exactly_what_a_budget_has_room_for_is_admitted(arena: Arena, hold_nano_
     and all others are told to try again; once the money is really spent, the refusal is final."""
     made = arena.admin.key(f"team-{kind}", f"user-{kind}")
     scope = Scope(kind, {"organisation": "default", "key": made["id"]}.get(kind, f"{kind}-{kind}"))
-    with budget(arena.stack.redis_url, scope, ROOM * hold_nano_usd) as limit_nano_usd:
+    with budget(arena, scope, ROOM * hold_nano_usd) as limit_nano_usd:
         answers = admitted_and_refused(arena, made["key"])
         assert [200] * ROOM == [answer.status for answer in answers["admitted"]]
         assert {(429, "budget_held", "2", kind)} == {
@@ -119,12 +119,10 @@ def results(futures: list[Future[Answer]]) -> list[Answer]:
 
 
 @contextmanager
-def budget(redis_url: str, scope: Scope, room_nano_usd: int) -> Iterator[int]:
-    """A total budget with so much room above what the scope has spent; yields the limit. Gone with the block.
-
-    Set through the store, because no path of the control plane changes an organisation.
-    """
-    limit_nano_usd = state_of(redis_url, scope).spent_nano_usd + room_nano_usd
-    set_budgets(redis_url, scope, Budget("total", limit_nano_usd))
+def budget(arena: Arena, scope: Scope, room_nano_usd: int) -> Iterator[int]:
+    """A total budget with so much room above what the scope has spent; yields the limit. Gone with the block."""
+    path = f"/{scope.kind}s/{scope.id}"
+    limit_nano_usd = state_of(arena.stack.redis_url, scope).spent_nano_usd + room_nano_usd
+    arena.admin.patch(path, {"budgets": [{"window": "total", "limit_usd": format_usd(limit_nano_usd)}]})
     yield limit_nano_usd
-    set_budgets(redis_url, scope)
+    arena.admin.patch(path, {"budgets": []})

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from gateway.billing.budget import Budget
 from gateway.billing.principal import Scope
 from gateway.store.embedded import EmbeddedRedis
-from tests.books import block, set_budgets, state_of
+from tests.books import state_of
 from tests.e2e.client import CHAT, IMAGES, JOBS, Answer, send, stream
 from tests.e2e.waiting import until
 from tests.stack import UPSTREAM_KEY, Admin, Process, Stack, chat
@@ -92,12 +91,11 @@ def test_another_method_is_told_which_one_to_use(door: Door, path: str) -> None:
 def test_a_blocked_organisation_refuses_everybody(door: Door) -> None:
     """The outermost scope is named, even where an inner one is blocked too."""
     made = door.admin.key("inside", "an", blocked=True)
-    organisation = Scope("organisation", "default")
-    block(door.stack.redis_url, organisation, blocked=True)
+    door.admin.post("/organisations/default/block")
     try:
         answer = door.chat(made["key"])
     finally:
-        block(door.stack.redis_url, organisation, blocked=False)
+        door.admin.post("/organisations/default/unblock")
     assert (403, "scope_blocked", "organisation") == (*refusal(answer), answer.error["scope"])
 
 
@@ -105,12 +103,11 @@ def test_a_blocked_organisation_refuses_everybody(door: Door) -> None:
 def test_only_some_are_told_what_the_organisation_spends(door: Door, role: str, told: bool) -> None:
     """Its amounts are in the refusal of those who may read all books, and in nobody else's."""
     key = door.admin.key("curious", role=role)["key"]
-    organisation = Scope("organisation", "default")
-    set_budgets(door.stack.redis_url, organisation, Budget("total", 0))
+    door.admin.patch("/organisations/default", {"budgets": [{"window": "total", "limit_usd": "0.00"}]})
     try:
         answer = door.chat(key)
     finally:
-        set_budgets(door.stack.redis_url, organisation)
+        door.admin.patch("/organisations/default", {"budgets": []})
     assert (402, "budget_exceeded", told) == (*refusal(answer), "limit_usd" in answer.error)
     assert told == ("of its $0.00" in answer.error["message"])
 

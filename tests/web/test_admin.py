@@ -318,13 +318,14 @@ def test_a_query_that_is_not_known_is_refused(admin: Admin) -> None:
     assert (403, "permission_denied", "org") == refused(admin.http.get("/admin/v1/keys?org=other"))
 
 
+SCOPES = ("organisations", "teams", "users", "keys")
 ROUTES = [
-    *[("GET", path, "read") for path in ("teams", "users", "keys", "usage", "ledger", "holds")],
-    *[("GET", f"{path}/roles", "read") for path in ("teams", "users", "keys")],
-    *[("POST", path, "write") for path in ("teams", "users", "keys")],
-    *[("PATCH", f"{path}/roles", "write") for path in ("teams", "users", "keys")],
-    *[("POST", f"{path}/roles/block", "write") for path in ("teams", "users", "keys")],
-    *[("POST", f"{path}/roles/unblock", "write") for path in ("teams", "users", "keys")],
+    *[("GET", path, "read") for path in (*SCOPES, "usage", "ledger", "holds")],
+    *[("GET", f"{path}/roles", "read") for path in SCOPES],
+    *[("POST", path, "write") for path in SCOPES],
+    *[("PATCH", f"{path}/roles", "write") for path in SCOPES],
+    *[("POST", f"{path}/roles/block", "write") for path in SCOPES],
+    *[("POST", f"{path}/roles/unblock", "write") for path in SCOPES],
     ("POST", "keys/roles/revoke", "write"),
     ("DELETE", "keys/roles", "write"),
 ]  # fmt: skip
