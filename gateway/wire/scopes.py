@@ -144,8 +144,9 @@ def _settable(kind: ScopeKind) -> tuple[str, ...]:
 def _refuse_unknown(kind: ScopeKind, fields: Mapping[str, object], known: tuple[str, ...]) -> None:
     unknown = sorted(set(fields) - set(known))
     if unknown:
+        article = "An" if kind == "organisation" else "A"
         raise UnknownField(
-            f"{'An' if kind == 'organisation' else 'A'} {kind} has no field {unknown[0][:80]!r}. Known are {', '.join(known)}.", param=unknown[0][:80]
+            f"{article} {kind} has no field {unknown[0][:80]!r}. Known are {', '.join(known)}.", param=unknown[0][:80]
         )
 
 

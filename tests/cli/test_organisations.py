@@ -23,8 +23,8 @@ def test_a_budget_is_set_beside_the_others(control_plane: FakeControlPlane, caps
     control_plane.answers("PATCH", PATH, OURS)
     assert 0 == main(["organisations", "set", "default", "--budget", "day=5.00"])
     (changed,) = [request.body for request in control_plane.requests if request.method == "PATCH"]
-    day, month = {"window": "day", "limit_usd": "5.00"}, {"window": "month", "limit_usd": "100.00", "soft_percent": [80]}
-    assert {"budgets": [day, month]} == changed
+    month = {"window": "month", "limit_usd": "100.00", "soft_percent": [80]}
+    assert {"budgets": [{"window": "day", "limit_usd": "5.00"}, month]} == changed
     assert "timezone       Asia/Ho_Chi_Minh\n" in capsys.readouterr().out
 
 

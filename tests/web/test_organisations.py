@@ -10,7 +10,7 @@ from gateway.billing.money import format_usd
 from tests.stack import Admin, Process, bearer, chat
 
 OURS = "/organisations/default"
-UNBOUND = {"name": "", "budgets": [], "models": None, "blocked": False}
+UNBOUND: dict[str, Any] = {"name": "", "budgets": [], "models": None, "blocked": False}
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +27,7 @@ def refused(response: httpx.Response) -> tuple[int, str, str | None]:
 
 
 def call(gateway: Process, key: str, model: str = "gpt-4o-mini") -> httpx.Response:
-    return httpx.post(
-        f"{gateway.url}/api/chat-completions/", json=chat(model=model), headers=bearer(key), timeout=30
-    )
+    return httpx.post(f"{gateway.url}/api/chat-completions/", json=chat(model=model), headers=bearer(key), timeout=30)
 
 
 def test_there_is_one_organisation_and_it_says_how_it_counts(admin: Admin) -> None:
