@@ -9,8 +9,7 @@ float dollars.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import get_args
 
 from prometheus_client import (
@@ -22,12 +21,13 @@ from prometheus_client import (
     generate_latest,
 )
 
-from gateway.billing.budget import Crossing, Span, Window
+from gateway.billing.budget import Crossing
 from gateway.billing.errors import BudgetExceeded
 from gateway.billing.ledger import INEXACT, OVERRUN, Posting
 from gateway.billing.money import NANO_PER_USD
-from gateway.billing.principal import Scope, ScopeKind
+from gateway.billing.principal import ScopeKind
 from gateway.call_log import CallRecord, log_call, log_crossing
+from gateway.ledger_view import LedgerGauges, LedgerView
 
 OTHER = "other"
 """What teams and users past their bounds count as."""
@@ -50,26 +50,6 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client leaves it without types
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetUse:
-    """One budget as the ledger has it now, in nano-USD."""
-
-    scope: Scope
-    window: Window
-    limit_nano_usd: int
-    spent_nano_usd: int
-    held_nano_usd: int
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerView:
-    """What a scrape read from the ledger. `windows` are those that turn, without `total`."""
-
-    holds_open: int
-    budgets: Sequence[BudgetUse]
-    windows: Mapping[Window, Span]
-
-
 class Metrics:
     """All metrics of one process. `observe` is called once a call, `render` once a scrape.
 
@@ -83,6 +63,8 @@ class Metrics:
         self._make_counters()
         self._make_histograms()
         self._make_gauges()
+        self._ledger = LedgerGauges()
+        self.registry.register(self._ledger)
 
     def observe(self, record: CallRecord) -> None:
         """Count one finished call and write its log line."""
@@ -107,9 +89,7 @@ class Metrics:
 
     def render(self, view: LedgerView | None) -> bytes:
         """The exposition text; None where the ledger did not answer: then its gauges keep what they had."""
-        self._ledger_up.set(view is not None)
-        if view is not None:
-            self._show(view)
+        self._ledger.show(view)
         return generate_latest(self.registry)
 
     def _make_counters(self) -> None:
@@ -149,28 +129,6 @@ class Metrics:
         self.calls_in_flight = self._gauge("gateway_calls_in_flight", "Calls being served.")
         self.streams_in_flight = self._gauge("gateway_streams_in_flight", "Answers being streamed.")
         self.settlements_owed = self._gauge("gateway_settlements_owed", "Calls ended and not yet posted.")
-        self._ledger_up = self._gauge("gateway_ledger_up", "Whether the ledger answered this scrape.")
-        self._holds_open = self._gauge("gateway_holds_open", "Holds of running calls.")
-        budget = ("scope", "id", "window")
-        self._limit = self._gauge("gateway_budget_limit_usd", "A budget's limit.", *budget)
-        self._spent = self._gauge("gateway_budget_spent_usd", "What is spent of a budget.", *budget)
-        self._held = self._gauge("gateway_budget_held_usd", "What running calls hold of a budget.", *budget)
-        self._starts = self._gauge("gateway_window_start_timestamp_seconds", "When a window began.", "window")
-        self._resets = self._gauge("gateway_window_reset_timestamp_seconds", "When a window ends.", "window")
-
-    def _show(self, view: LedgerView) -> None:
-        """Cleared first: a budget that was taken away must not stay in the graphs."""
-        self._holds_open.set(view.holds_open)
-        for gauge in (self._limit, self._spent, self._held):
-            gauge.clear()
-        for use in view.budgets:
-            labels = (use.scope.kind, use.scope.id, use.window)
-            self._limit.labels(*labels).set(use.limit_nano_usd / NANO_PER_USD)
-            self._spent.labels(*labels).set(use.spent_nano_usd / NANO_PER_USD)
-            self._held.labels(*labels).set(use.held_nano_usd / NANO_PER_USD)
-        for window, span in view.windows.items():
-            self._starts.labels(window).set(span.start_ms / 1000)
-            self._resets.labels(window).set((span.end_ms or 0) / 1000)
 
     def _observe_times(self, record: CallRecord, duration_s: float) -> None:
         if record.first_byte_at is not None:
@@ -198,8 +156,8 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, registry=self.registry)
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)
 
     def _seconds(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, ("endpoint",), buckets=_SECONDS, registry=self.registry)

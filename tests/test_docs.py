@@ -138,9 +138,11 @@ def shown(default: object) -> str:
 
 def labels_of(metric: str) -> tuple[str, ...]:
     """The labels a metric was made with; prometheus_client shows them only on the object itself."""
-    for collector, names in Metrics().registry._collector_to_names.items():
-        if metric in names:
-            found: tuple[str, ...] = getattr(collector, "_labelnames", ())
+    collectors = Metrics().registry._collector_to_names
+    families = [family for collector in collectors for family in getattr(collector, "describe", list)()]
+    for one, names in [*collectors.items(), *((family, [family.name]) for family in families)]:
+        if metric in names and hasattr(one, "_labelnames"):
+            found: tuple[str, ...] = one._labelnames
             return found
     raise AssertionError(f"no metric {metric}")
 

@@ -12,7 +12,8 @@ from gateway.billing.ledger import ESTIMATED, OVERRUN, UNANSWERED, Posting
 from gateway.billing.principal import Principal, Scope
 from gateway.billing.usage import Usage
 from gateway.call_log import CallRecord
-from gateway.metrics import BudgetUse, LedgerView, Metrics
+from gateway.ledger_view import BudgetUse, LedgerView
+from gateway.metrics import Metrics
 
 CHAT = "/api/chat-completions/"
 VIEW = LedgerView(

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from gateway.billing.errors import InvalidAPIKey, LedgerUnavailable
 from gateway.billing.principal import digest_of
-from gateway.metrics import LedgerView
+from gateway.ledger_view import LedgerView
 from gateway.web.auth import bearer
 from gateway.web.http import json_response, raw_header
 from gateway.web.services import Services

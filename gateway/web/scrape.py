@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from gateway.billing.budget import Calendar, Spans
 from gateway.billing.principal import Scope, ScopeKind
-from gateway.metrics import BudgetUse, LedgerView
+from gateway.ledger_view import BudgetUse, LedgerView
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState
 from gateway.store.scopes import Scopes

@@ -1,0 +1,83 @@
+"""What a scrape reads from the ledger, and the gauges that show it: the same from every gateway and every worker.
+
+Nothing is counted here, so nothing is kept between scrapes but the last view: a budget that was taken away is gone from
+the graphs, and one that was never read is absent rather than zero.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from gateway.billing.budget import Span, Window
+from gateway.billing.money import NANO_PER_USD
+from gateway.billing.principal import Scope
+
+_BUDGET = ("scope", "id", "window")
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """One budget as the ledger has it now, in nano-USD."""
+
+    scope: Scope
+    window: Window
+    limit_nano_usd: int
+    spent_nano_usd: int
+    held_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """What a scrape read from the ledger. `windows` are those that turn, without `total`."""
+
+    holds_open: int
+    budgets: Sequence[BudgetUse]
+    windows: Mapping[Window, Span]
+
+
+class LedgerGauges(Collector):
+    """The gauges of the view that was shown last."""
+
+    def __init__(self) -> None:
+        self._view: LedgerView | None = None
+        self._up = False
+
+    def show(self, view: LedgerView | None) -> None:
+        """None where the ledger did not answer: then `gateway_ledger_up` is 0, and the others keep what they had."""
+        self._up = view is not None
+        self._view = view or self._view
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily("gateway_ledger_up", "Whether the ledger answered this scrape.", value=self._up)
+        view = self._view
+        holds_open = view.holds_open if view else None
+        yield GaugeMetricFamily("gateway_holds_open", "Holds of running calls.", value=holds_open)
+        yield from _budgets(view.budgets if view else ())
+        yield from _windows(view.windows if view else {})
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """So that the registry refuses a second metric of one of these names."""
+        return LedgerGauges().collect()
+
+
+def _budgets(uses: Sequence[BudgetUse]) -> Iterator[GaugeMetricFamily]:
+    limit = GaugeMetricFamily("gateway_budget_limit_usd", "A budget's limit.", labels=_BUDGET)
+    spent = GaugeMetricFamily("gateway_budget_spent_usd", "What is spent of a budget.", labels=_BUDGET)
+    held = GaugeMetricFamily("gateway_budget_held_usd", "What running calls hold of a budget.", labels=_BUDGET)
+    for use in uses:
+        labels = (use.scope.kind, use.scope.id, use.window)
+        limit.add_metric(labels, use.limit_nano_usd / NANO_PER_USD)
+        spent.add_metric(labels, use.spent_nano_usd / NANO_PER_USD)
+        held.add_metric(labels, use.held_nano_usd / NANO_PER_USD)
+    yield from (limit, spent, held)
+
+
+def _windows(windows: Mapping[Window, Span]) -> Iterator[GaugeMetricFamily]:
+    starts = GaugeMetricFamily("gateway_window_start_timestamp_seconds", "When a window began.", labels=("window",))
+    resets = GaugeMetricFamily("gateway_window_reset_timestamp_seconds", "When a window ends.", labels=("window",))
+    for window, span in windows.items():
+        starts.add_metric((window,), span.start_ms / 1000)
+        resets.add_metric((window,), (span.end_ms or 0) / 1000)
+    yield from (starts, resets)
