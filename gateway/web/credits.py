@@ -1,9 +1,5 @@
 """Prepaid credit on the control plane: top-ups and transfers between siblings; and the alerts of soft thresholds."""
 
-import hashlib
-import re
-import secrets
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,7 +9,6 @@ from gateway.billing.credit import NotPaid, Payment
 from gateway.billing.errors import (
     CreditExhausted,
     GatewayError,
-    IdempotencyConflict,
     InvalidRequest,
     NotFound,
 )
@@ -27,9 +22,8 @@ from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.errors import scope_name
 from gateway.web.http import guarded, json_fields, json_response, limit_of, query
+from gateway.web.idempotency import answer_once, author_of, idempotent_id, used_for_another
 from gateway.wire.credits import paid_json, payment_of
-
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
 class CreditDesk:
@@ -48,10 +42,10 @@ class CreditDesk:
         ]
 
     async def _pay(self, request: Request, caller: Caller) -> Response:
-        payment_id = _payment_id(request.headers.getlist("idempotency-key"), caller)
+        payment_id = idempotent_id("credit", request, caller)
         fields = await json_fields(request)
         own_org(fields.get("org") or caller.org, caller)
-        payment = payment_of(fields, payment_id, _author(caller))
+        payment = payment_of(fields, payment_id, author_of(caller))
         target, _ = await self._scopes.get(caller.org, payment.scope)
         source = None
         if payment.source is not None:
@@ -60,10 +54,7 @@ class CreditDesk:
         paid = await self._credits.pay(caller.org, payment, target, source)
         if isinstance(paid, NotPaid):
             raise _refusal(paid, payment)
-        answer = json_response(paid_json(payment, paid), 201)
-        if paid.repeated:
-            answer.headers["idempotent-replayed"] = "true"
-        return answer
+        return answer_once(paid_json(payment, paid), repeated=paid.repeated)
 
     async def _page(self, request: Request, caller: Caller) -> Response:
         params = query(request, {"limit": "100", "cursor": ""})
@@ -92,22 +83,6 @@ def alert_json(alert: Alert) -> dict[str, object]:
     }
 
 
-def _payment_id(keys: list[str], caller: Caller) -> str:
-    """An id that the same caller's same Idempotency-Key gives again; without one a new id."""
-    if not keys:
-        return f"credit-{secrets.token_hex(12)}"
-    if len(keys) > 1 or not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
-        raise InvalidRequest(
-            "Idempotency-Key is sent once, as 1 to 255 visible ASCII characters.", param="Idempotency-Key"
-        )
-    return f"credit-{hashlib.sha256(f'{_author(caller)} {keys[0]}'.encode()).hexdigest()[:24]}"
-
-
-def _author(caller: Caller) -> str:
-    """Who pays: the administrator's own key, or a sub-key by its id (which may be "admin", too)."""
-    return caller.name if caller.principal is None else f"key {caller.name}"
-
-
 def _refuse_strangers(target: ScopeSettings, source: ScopeSettings) -> None:
     if (target.team, target.user) != (source.team, source.user):
         raise InvalidRequest(
@@ -121,10 +96,7 @@ def _refusal(refused: NotPaid, payment: Payment) -> GatewayError:
     where = {"scope": refused.scope.kind, "id": refused.scope.id}
     match refused.reason:
         case "conflict":
-            return IdempotencyConflict(
-                "This Idempotency-Key was used for another credit; use a new key for a new one.",
-                param="Idempotency-Key",
-            )
+            return used_for_another("credit")
         case "unknown_scope":
             return NotFound(f"There is no {refused.scope.kind} {refused.scope.id}.", param="id")
         case "not_prepaid":

@@ -4,10 +4,13 @@ Each function takes the value, the name of the field as `param` shall show it, a
 A boolean is never a number here, and 4.0 is no integer, though Python and JSON might let both pass.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from gateway.billing.errors import InvalidRequest, UnsupportedParameter
+from gateway.billing.errors import InvalidRequest, UnknownField, UnsupportedParameter
+from gateway.billing.money import parse_usd
 from gateway.wire.strictjson import JSON, JSONObject
+
+_NOTE_CHARS_MAX = 500
 
 
 def refuse_unknown(fields: JSONObject, known: Collection[str], where: str = "") -> None:
@@ -22,6 +25,15 @@ def refuse_unknown(fields: JSONObject, known: Collection[str], where: str = "") 
                 f"{param} is not supported here; leave it out. Supported: {', '.join(sorted(known))}.",
                 param=param,
             )
+
+
+def refuse_unknown_fields(fields: Mapping[str, object], known: Collection[str], what: str) -> None:
+    """The same on the control plane: what is accepted must mean something. `what` begins the message ("A credit")."""
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise UnknownField(
+            f"{what} has no field {unknown[0][:80]!r}. Known are {', '.join(known)}.", param=unknown[0][:80]
+        )
 
 
 def string_of(value: JSON, param: str, *, characters_max: int | None = None, empty: bool = True) -> str:
@@ -61,6 +73,25 @@ def number_of(value: JSON, param: str, least: float, most: float) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not _within(value, least, most):
         raise InvalidRequest(f"{param} must be a number {_range(least, most)}.", param=param)
     return value
+
+
+def amount_of(value: JSON, param: str, least: int = 0) -> int:
+    """A decimal string of dollars as nano-USD, `least` or more (0 or 1)."""
+    try:
+        amount_nano_usd = parse_usd(value)
+    except ValueError as error:
+        raise InvalidRequest(f"{param}: {error}.", param=param) from None
+    if amount_nano_usd < least:
+        raise InvalidRequest(f"{param} must be above zero.", param=param)
+    return amount_nano_usd
+
+
+def note_of(value: JSON) -> str:
+    """A remark on one line; absent or null is none."""
+    text = "" if value is None else value
+    if not isinstance(text, str) or len(text) > _NOTE_CHARS_MAX or any(ord(char) < 32 for char in text):
+        raise InvalidRequest(f"note must be text of at most {_NOTE_CHARS_MAX} characters on one line.", param="note")
+    return text
 
 
 def object_of(value: JSON, param: str) -> JSONObject:

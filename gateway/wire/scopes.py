@@ -16,6 +16,7 @@ from gateway.billing.limits import LIMIT_MAX, Limits
 from gateway.billing.money import format_usd, parse_usd
 from gateway.billing.principal import SCOPE_ID, Role, ScopeKind
 from gateway.billing.scope import ScopeSettings
+from gateway.wire.fields import refuse_unknown_fields
 
 SETTABLE = ("name", "budgets", "limits", "models", "blocked")
 _ONLY_KEYS = ("role", "expires_at")
@@ -142,12 +143,7 @@ def _settable(kind: ScopeKind) -> tuple[str, ...]:
 
 
 def _refuse_unknown(kind: ScopeKind, fields: Mapping[str, object], known: tuple[str, ...]) -> None:
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        article = "An" if kind == "organisation" else "A"
-        raise UnknownField(
-            f"{article} {kind} has no field {unknown[0][:80]!r}. Known are {', '.join(known)}.", param=unknown[0][:80]
-        )
+    refuse_unknown_fields(fields, known, f"{'An' if kind == 'organisation' else 'A'} {kind}")
 
 
 def _with(settings: ScopeSettings, fields: Mapping[str, object]) -> ScopeSettings:

@@ -1,0 +1,49 @@
+"""What is entered once however often it is sent: the id an Idempotency-Key stands for, and the answer to a repeat."""
+
+import hashlib
+import re
+import secrets
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.billing.errors import IdempotencyConflict, InvalidRequest
+from gateway.web.auth import Caller
+from gateway.web.http import json_response
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
+
+def idempotent_id(kind: str, request: Request, caller: Caller) -> str:
+    """An id that the same caller's same Idempotency-Key gives again for this kind of entry; without one a new id.
+
+    Raises InvalidRequest: it is sent twice, or is no key.
+    """
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return f"{kind}-{secrets.token_hex(12)}"
+    if len(keys) > 1 or not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
+        raise InvalidRequest(
+            "Idempotency-Key is sent once, as 1 to 255 visible ASCII characters.", param="Idempotency-Key"
+        )
+    return f"{kind}-{hashlib.sha256(f'{author_of(caller)} {keys[0]}'.encode()).hexdigest()[:24]}"
+
+
+def author_of(caller: Caller) -> str:
+    """Who enters it: the administrator's own key, or a sub-key by its id (which may be "admin", too)."""
+    return caller.name if caller.principal is None else f"key {caller.name}"
+
+
+def answer_once(body: dict[str, object], *, repeated: bool) -> Response:
+    """201 with the entry, equal for the first time and each repeat, which is marked."""
+    answer = json_response(body, 201)
+    if repeated:
+        answer.headers["idempotent-replayed"] = "true"
+    return answer
+
+
+def used_for_another(kind: str) -> IdempotencyConflict:
+    """The key stands for something else already."""
+    return IdempotencyConflict(
+        f"This Idempotency-Key was used for another {kind}; use a new key for a new one.", param="Idempotency-Key"
+    )
