@@ -30,6 +30,7 @@ from gateway.store.reports import Projector, Reports
 from gateway.store.scopes import Principals, Scopes, ensure_organisation
 from gateway.store.scripts import RedisScripts
 from gateway.store.sessions import Sessions
+from gateway.store.upstream_account import UpstreamAccounts
 from gateway.upstream.httpx_leg import HttpxLeg
 from gateway.web.admin import scope_routes
 from gateway.web.auth import Authenticator
@@ -45,6 +46,7 @@ from gateway.web.proxy import Proxy
 from gateway.web.scrape import LedgerScrape
 from gateway.web.services import CallLimits, Services
 from gateway.web.settlement import Settlements, Tasks
+from gateway.web.upstream_account import UpstreamDesk
 from gateway.wire.call import Endpoint
 from gateway.wire.chat import ChatRules
 from gateway.wire.images import ImageRules
@@ -111,7 +113,8 @@ class Gateway:
         """Everything but the data plane."""
         services, scopes = self.services, self._scopes
         auth, ledger, prices = services.auth, services.ledger, services.prices
-        scrape = LedgerScrape(ledger, scopes, calendar, DEFAULT_ORG, _scrape_bounds(settings))
+        accounts = UpstreamAccounts(self._redis, scripts)
+        scrape = LedgerScrape(ledger, scopes, accounts, calendar, DEFAULT_ORG, _scrape_bounds(settings))
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
         return _router(
             *Health(services, scripts.ready, scrape.view, settings.metrics_token or None).routes(),
@@ -119,6 +122,7 @@ class Gateway:
             *scope_routes(auth, scopes, calendar),
             *Books(auth, ledger, reports, scopes, calendar).routes(),
             *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
+            *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
             *Dashboard(auth, Sessions(self._redis), figures, calendar.zone).routes(),
         )
 

@@ -30,11 +30,15 @@ class BudgetUse:
 
 @dataclass(frozen=True, slots=True)
 class LedgerView:
-    """What a scrape read from the ledger. `windows` are those that turn, without `total`."""
+    """What a scrape read from the ledger. `windows` are those that turn, without `total`.
+
+    `upstream_balance_nano_usd` is what is left at MiniToolAI; None until something was entered.
+    """
 
     holds_open: int
     budgets: Sequence[BudgetUse]
     windows: Mapping[Window, Span]
+    upstream_balance_nano_usd: int | None = None
 
 
 class LedgerGauges(Collector):
@@ -56,6 +60,7 @@ class LedgerGauges(Collector):
         yield GaugeMetricFamily("gateway_holds_open", "Holds of running calls.", value=holds_open)
         yield from _budgets(view.budgets if view else ())
         yield from _windows(view.windows if view else {})
+        yield _upstream_balance(view.upstream_balance_nano_usd if view else None)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """So that the registry refuses a second metric of one of these names."""
@@ -81,3 +86,10 @@ def _windows(windows: Mapping[Window, Span]) -> Iterator[GaugeMetricFamily]:
         starts.add_metric((window,), span.start_ms / 1000)
         resets.add_metric((window,), (span.end_ms or 0) / 1000)
     yield from (starts, resets)
+
+
+def _upstream_balance(balance_nano_usd: int | None) -> GaugeMetricFamily:
+    balance_usd = None if balance_nano_usd is None else balance_nano_usd / NANO_PER_USD
+    return GaugeMetricFamily(
+        "gateway_upstream_balance_estimated_usd", "What is left at MiniToolAI, as entered.", value=balance_usd
+    )

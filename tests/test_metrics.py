@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 from prometheus_client.samples import Sample
@@ -119,6 +120,14 @@ def test_the_ledgers_gauges_are_what_it_has_now() -> None:
     assert (1, 3) == (value(metrics, "gateway_ledger_up"), value(metrics, "gateway_holds_open"))
     metrics.render(LedgerView(holds_open=0, budgets=[], windows=VIEW.windows))
     assert [] == samples(metrics, "gateway_budget_limit_usd")
+
+
+def test_a_balance_that_nobody_entered_is_absent() -> None:
+    """An alert on a balance of 0 must not wake those who keep no account here."""
+    metrics = Metrics()
+    for balance_nano_usd, expected in ((None, None), (12_500_000_000, 12.5), (-1_000_000, -0.001), (None, None)):
+        metrics.render(replace(VIEW, upstream_balance_nano_usd=balance_nano_usd))
+        assert expected == value(metrics, "gateway_upstream_balance_estimated_usd")
 
 
 def test_without_the_ledger_its_gauges_keep_what_they_had() -> None:

@@ -34,6 +34,7 @@ class Keys:
         self.credits = self._prefix + "credits"
         self.alerts = self._prefix + "alerts"
         self.crossed = self._prefix + "crossed"
+        self.upstream_account = self._prefix + "upstream-account"
         self.checkpoint = self._prefix + "checkpoint"
         self.jobs_due = self._prefix + "jobs-due"
 
@@ -56,9 +57,9 @@ class Keys:
     def hold(self, hold_id: str) -> str:
         return f"{self._prefix}hold:{hold_id}"
 
-    def receipt(self, credit_id: str) -> str:
-        """What became of a credit or transfer, under its id."""
-        return f"{self._prefix}receipt:{credit_id}"
+    def receipt(self, entered_id: str) -> str:
+        """What became of a credit, transfer or other entry made by hand, under its id."""
+        return f"{self._prefix}receipt:{entered_id}"
 
     def job(self, digest: str) -> str:
         return f"{self._prefix}job:{digest}"

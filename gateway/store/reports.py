@@ -29,7 +29,7 @@ AXES = ("team", "user", "key")
 HOURS_REPORTED_MS = 35 * 24 * 3600 * 1000
 """How far back reports by the hour are exact."""
 _HOURS_KEPT_MS = 36 * 24 * 3600 * 1000
-_HOUR_MS = 3600 * 1000
+HOUR_MS = 3600 * 1000
 _BATCH = 100  # summed without a pause, and the calls on this loop wait meanwhile
 
 
@@ -183,8 +183,8 @@ def periods_within(calendar: Calendar, from_ms: int, to_ms: int, grain: str) -> 
     None: its borders are within hours (grain hour) or days, so no cells do.
     """
     if grain == "hour":
-        whole_hours = from_ms % _HOUR_MS == to_ms % _HOUR_MS == 0
-        return ("hour", [_hour_name(at_ms) for at_ms in range(from_ms, to_ms, _HOUR_MS)]) if whole_hours else None
+        whole_hours = from_ms % HOUR_MS == to_ms % HOUR_MS == 0
+        return ("hour", [_hour_name(at_ms) for at_ms in range(from_ms, to_ms, HOUR_MS)]) if whole_hours else None
     first, after = calendar.date_at(from_ms), calendar.date_at(to_ms - 1) + timedelta(days=1)
     if calendar.midnight_ms(first) != from_ms or calendar.midnight_ms(after) != to_ms:
         return None

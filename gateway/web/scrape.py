@@ -1,4 +1,5 @@
-"""What a scrape of /metrics shows from the ledger: open holds and budgets, the same from every gateway."""
+"""What a scrape of /metrics shows from the ledger: open holds, budgets, the account at MiniToolAI; the same from every
+gateway."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,6 +9,7 @@ from gateway.ledger_view import BudgetUse, LedgerView
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState
 from gateway.store.scopes import Scopes
+from gateway.store.upstream_account import UpstreamAccounts
 
 _PAGE = 200  # read at once: between two pages the calls on this loop go on
 
@@ -16,10 +18,17 @@ class LedgerScrape:
     """Reads the budgets of an organisation, of each kind of scope as many as `most` says, by id."""
 
     def __init__(
-        self, ledger: Ledger, scopes: Scopes, calendar: Calendar, org: str, most: Mapping[ScopeKind, int]
+        self,
+        ledger: Ledger,
+        scopes: Scopes,
+        accounts: UpstreamAccounts,
+        calendar: Calendar,
+        org: str,
+        most: Mapping[ScopeKind, int],
     ) -> None:
         self._ledger = ledger
         self._scopes = scopes
+        self._accounts = accounts
         self._calendar = calendar
         self._org = org
         self._most = most
@@ -32,6 +41,7 @@ class LedgerScrape:
             holds_open=await self._ledger.open_hold_count(self._org),
             budgets=budgets,
             windows={"day": spans.day, "week": spans.week, "month": spans.month},
+            upstream_balance_nano_usd=await self._accounts.balance(self._org),
         )
 
     async def _budgets(self, kind: ScopeKind, spans: Spans) -> list[BudgetUse]:

@@ -22,6 +22,7 @@ GRAFANA = {"$__rate_interval": "10s", "$__range": "60s"}
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with watched(tmp_path_factory.mktemp("watch")) as one:
         one.admin.post("/teams", {"id": "research", "budgets": [{"window": "month", "limit_usd": "25.00"}]})
+        one.admin.post("/upstream", {"balance_usd": "100.00"})
         one.admin.post("/teams", {"id": "poor", "budgets": [{"window": "day", "limit_usd": "0.000001"}]})
         yield one
 
@@ -83,6 +84,14 @@ def test_a_budget_alerts_at_its_border_and_is_silent_once_raised(everything: Wat
     everything.fires("BudgetNearlySpent", scope="team", id="frugal")
     set_limit(everything, "frugal", spent * 2)
     everything.clears("BudgetNearlySpent", scope="team", id="frugal")
+
+
+def test_an_account_that_is_used_up_alerts_until_it_is_topped_up(everything: Watched) -> None:
+    """By what was entered and spent; nobody asks MiniToolAI."""
+    everything.admin.post("/upstream", {"balance_usd": "0.00"})
+    everything.fires("UpstreamBalanceLow")
+    everything.admin.post("/upstream", {"amount_usd": "100.00"})
+    everything.clears("UpstreamBalanceLow")
 
 
 def test_refusals_of_both_sides_alert_and_clear(everything: Watched) -> None:

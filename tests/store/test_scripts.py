@@ -11,14 +11,14 @@ from redis.exceptions import ResponseError
 
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import violations
+from gateway.billing.upstream_account import AccountChange
 from gateway.store.admission import Admitted
 from gateway.store.connection import open_redis
 from gateway.store.embedded import EmbeddedRedis
 from gateway.store.ledger import Ledger
-from gateway.store.scripts import Argument, RedisScripts, Reply, Script, TranslatedFaults, load
+from gateway.store.scripts import SCRIPTS, Argument, RedisScripts, Reply, Script, TranslatedFaults, load
+from gateway.store.upstream_account import UpstreamAccounts
 from tests.store.bench import ORG, RED, Bench, capture
-
-NAMES = ("admit", "settle", "refund", "put_scope", "project", "claim_jobs")
 
 
 class DeclaredKeysOnly:
@@ -41,7 +41,7 @@ class DeclaredKeysOnly:
 def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRedis) -> None:
     """On Redis Cluster an undeclared key is refused; here the server's own access rules refuse it."""
     confined = DeclaredKeysOnly(bench.redis, valkey.url)
-    for part in (bench.scopes, bench.jobs, bench.reports):
+    for part in (bench.scopes, bench.jobs, bench.reports, bench.credits):
         part._scripts = confined
     bench.ledger._scripts = confined
     bench.org, bench.keys = "walled", type(bench.keys)("walled")
@@ -52,7 +52,9 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.settle(early)
     bench.run(bench.jobs.claim_due("walled", 5))
     bench.run(bench.reports.catch_up("walled"))
-    assert set(NAMES) == confined.ran
+    bench.prepaid(RED, 100)
+    bench.run(UpstreamAccounts(bench.redis, confined).enter("walled", AccountChange("a1", "top_up", 100)))
+    assert set(SCRIPTS) == confined.ran
     bench.run(confined.redis.aclose())
     bench.run(bench.redis.acl_deluser("confined"))
 
@@ -67,7 +69,7 @@ def test_the_wall_of_that_test_stands(bench: Bench, valkey: EmbeddedRedis) -> No
     bench.run(bench.redis.acl_deluser("confined"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_says_what_it_takes_and_gives(name: str) -> None:
     """KEYS, ARGV and Returns in its head; the digest is that of its source, as Redis will count it."""
     source = load(name).source

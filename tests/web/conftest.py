@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import redis
 
 from gateway.store.embedded import EmbeddedRedis
-from tests.stack import Admin, Process, Stack, running_stack
+from tests.stack import Admin, Process, Stack, bearer, running_stack
 
 METRICS_TOKEN = "metrics-token-for-tests"
+Series = dict[str, float]
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +32,10 @@ def admin(gateway: Process) -> Iterator[Admin]:
     one = Admin(gateway.url)
     yield one
     one.http.close()
+
+
+def scraped(url: str) -> Series:
+    """Every series of a scrape by its name and labels."""
+    text = httpx.get(f"{url}/metrics", headers=bearer(METRICS_TOKEN), timeout=30).text
+    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(number) for name, number in pairs}

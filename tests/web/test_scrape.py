@@ -3,9 +3,7 @@
 import httpx
 
 from tests.stack import Admin, Process, Stack, bearer, chat
-from tests.web.conftest import METRICS_TOKEN
-
-Series = dict[str, float]
+from tests.web.conftest import METRICS_TOKEN, scraped
 
 
 def test_every_gateway_shows_the_same_budgets(stack: Stack, admin: Admin, gateway: Process) -> None:
@@ -46,13 +44,6 @@ def test_a_refusal_is_counted_by_code_and_scope(admin: Admin, gateway: Process) 
     series = scraped(gateway.url)
     assert 1 == series['gateway_refusals_total{code="budget_exceeded",scope="team"}']
     assert 1 == series['gateway_refusals_total{code="missing_api_key",scope="none"}']
-
-
-def scraped(url: str) -> Series:
-    """Every series of a scrape by its name and labels."""
-    text = httpx.get(f"{url}/metrics", headers=bearer(METRICS_TOKEN), timeout=30).text
-    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    return {name: float(number) for name, number in pairs}
 
 
 def labels(scope: str, scope_id: str, window: str) -> str:
