@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import date, timedelta
 from typing import Protocol
 
 from starlette.requests import Request
@@ -23,14 +22,12 @@ from gateway.store.scopes import Scopes
 from gateway.web.admin import READERS
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.http import guarded, json_response, limit_of, query
-from gateway.wire.scopes import instant_ms
+from gateway.web.periods import Periods
 
 _OWNERS = ("org", "team", "user", "key")
 _DETAILS = ("model", "kind")
 _GRAINS = ("day", "month", "hour")
 _SCANNED_MAX = 20_000
-_DAYS_MAX = 800
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _HOLD_CURSOR = re.compile(r"([0-9]{1,15})-([0-9A-Za-z_-]{1,100})")
 _CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -51,7 +48,7 @@ class Books:
         self._ledger = ledger
         self._reports = reports
         self._scopes = scopes
-        self._calendar = calendar
+        self._periods = Periods(scopes, calendar)
 
     def routes(self) -> list[Route]:
         return [
@@ -79,7 +76,7 @@ class Books:
         Raises InvalidRequest: a date or instant that is not one.
         """
         axis = "key" if key else next((group for group in groups if group in ("user", "key")), "team")
-        from_ms, to_ms = await self._interval(first, last)
+        from_ms, to_ms = await self._periods.this_month_or(first, last)
         grain = next((group for group in groups if group in _GRAINS), "")
         if grain == "hour":
             await self._refuse_distant_hours(from_ms, to_ms)
@@ -108,7 +105,7 @@ class Books:
         filters = dict.fromkeys(("team", "user", "key", "model", "kind", "type", "request_id"), "")
         params = query(request, {**filters, "from": "", "to": "", "cursor": "", "limit": "100"})
         limit = limit_of(params["limit"])
-        from_ms, to_ms = await self._interval(params["from"], params["to"])
+        from_ms, to_ms = await self._periods.this_month_or(params["from"], params["to"])
         wanted = {name: params[name] for name in filters if params[name]}
         page, scanned, after = [], 0, stream_cursor(params["cursor"])
         while scanned < _SCANNED_MAX:
@@ -130,30 +127,6 @@ class Books:
         holds = await self._ledger.open_holds(caller.org, limit=limit, after=_hold_cursor(params["cursor"]))
         last = f"{holds[-1].deadline_ms}-{holds[-1].id}" if len(holds) == limit else None
         return json_response({"data": [hold_json(hold) for hold in holds], "next_cursor": last})
-
-    async def _interval(self, first: str, last: str) -> tuple[int, int]:
-        """Half-open, in ms. A date is a whole local day, both included; an instant is itself. Default: this month."""
-        month = self._calendar.spans_at(await self._scopes.now_ms()).month
-        from_ms = self._border(first, "from", after=False) if first else month.start_ms
-        to_ms = self._border(last, "to", after=True) if last else (month.end_ms or 0)
-        if not last and from_ms >= to_ms:
-            to_ms = from_ms + 1
-        if from_ms >= to_ms:
-            raise InvalidRequest("from must be before to.", param="from")
-        if to_ms - from_ms > _DAYS_MAX * 86_400_000:
-            raise InvalidRequest(f"from and to are at most {_DAYS_MAX} days apart.", param="to")
-        return from_ms, to_ms
-
-    def _border(self, text: str, param: str, *, after: bool) -> int:
-        if not _DATE.fullmatch(text):
-            return instant_ms(text, param)
-        try:
-            day = date.fromisoformat(text)
-        except ValueError:
-            raise InvalidRequest(f"{param} is a date that the calendar does not have.", param=param) from None
-        if not date(1971, 1, 1) <= day < date(9000, 1, 1):
-            raise InvalidRequest(f"{param} must be a date between the years 1971 and 9000.", param=param)
-        return self._calendar.midnight_ms(day + timedelta(days=1) if after else day)
 
 
 def grouping(text: str) -> tuple[str, ...]:
