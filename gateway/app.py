@@ -6,6 +6,7 @@ Data-plane paths are raw ASGI callables found in a table before Starlette's rout
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,16 +22,18 @@ from gateway.dashboard.pages import Dashboard
 from gateway.metrics import Metrics
 from gateway.settings import WEEKDAYS, Settings
 from gateway.store.alerts import Alerts
+from gateway.store.answers import Answers
 from gateway.store.connection import check_fit, open_redis, remember_prices
 from gateway.store.credits import Credits
 from gateway.store.jobs import Jobs
+from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
-from gateway.store.reconciliations import Reconciliations
 from gateway.store.refusals import Refusals
 from gateway.store.reports import Projector, Reports
 from gateway.store.scopes import Principals, Scopes, ensure_organisation
 from gateway.store.scripts import RedisScripts
 from gateway.store.sessions import Sessions
+from gateway.store.spool import Spool
 from gateway.store.upstream_account import UpstreamAccounts
 from gateway.upstream.httpx_leg import HttpxLeg
 from gateway.web.admin import scope_routes
@@ -41,10 +44,10 @@ from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, endpoints, path_tabl
 from gateway.web.exchange import Message, Receive, Send
 from gateway.web.health import Health
 from gateway.web.http import answer_gateway_error, answer_http_error
+from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
 from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
 from gateway.web.proxy import Proxy
-from gateway.web.reconciliation import ReconciliationDesk
 from gateway.web.scrape import LedgerScrape
 from gateway.web.services import CallLimits, Services
 from gateway.web.settlement import Settlements, Tasks
@@ -59,6 +62,10 @@ DEFAULT_ORG = "default"
 _LAST_SETTLEMENTS_S = 30.0
 
 ASGI = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class UnfitDataDirectory(RuntimeError):
+    """The data directory cannot be used; the text says why and what to change."""
 
 
 class Gateway:
@@ -88,7 +95,11 @@ class Gateway:
         metrics = Metrics(settings.metrics_teams_max, settings.metrics_users_max)
         upstream_keys = {DEFAULT_ORG: settings.upstream_api_key}
         auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG, calendar)
-        settlements = Settlements(ledger, jobs, tasks, metrics)
+        self._spool = Spool(Path(settings.data_dir) / "spool")
+        settlements = Settlements(ledger, jobs, tasks, metrics, self._spool, settings.settle_wait_s)
+        charge_whole = settings.expired_holds == "hold"
+        leases = Leases(self._redis, scripts, ledger, settings.lease_s, charge_whole=charge_whole)
+        self._reaper = Reaper(leases, (DEFAULT_ORG,), metrics, settings.lease_s, settlements.replayed)
         self.services = Services(
             auth,
             prices,
@@ -96,6 +107,8 @@ class Gateway:
             jobs,
             _upstream(settings),
             upstream_keys,
+            Answers(self._redis),
+            RunningCalls(leases, settings.lease_s),
             settlements,
             tasks,
             metrics,
@@ -116,19 +129,15 @@ class Gateway:
         services, scopes = self.services, self._scopes
         auth, ledger, prices = services.auth, services.ledger, services.prices
         accounts = UpstreamAccounts(self._redis, scripts)
-        reconciliations = Reconciliations(self._redis, scripts, reports)
-        scrape = LedgerScrape(
-            ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, _scrape_bounds(settings)
-        )
+        scrape = LedgerScrape(ledger, scopes, accounts, calendar, DEFAULT_ORG, _scrape_bounds(settings))
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
         return _router(
-            *Health(services, scripts.ready, scrape.view, settings.metrics_token or None).routes(),
+            *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token or None).routes(),
             *Me(auth, scopes, prices, calendar).routes(),
             *scope_routes(auth, scopes, calendar),
             *Books(auth, ledger, reports, scopes, calendar).routes(),
             *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
-            *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),
             *Dashboard(auth, Sessions(self._redis), figures, calendar.zone).routes(),
         )
 
@@ -156,7 +165,7 @@ class Gateway:
             await send({"type": "lifespan.startup.failed", "message": self.fault})
             return
         stop = asyncio.Event()
-        background = asyncio.gather(self._poller.run(stop), self._projector.run(stop), self.services.refusals.run(stop))
+        background = asyncio.gather(*(run(stop) for run in self._background()))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         stop.set()
@@ -164,8 +173,20 @@ class Gateway:
         await self._close()
         await send({"type": "lifespan.shutdown.complete"})
 
+    def _background(self) -> tuple[Callable[[asyncio.Event], Awaitable[None]], ...]:
+        """What runs beside the calls, each until it is told to stop."""
+        return (
+            self.services.running.run,
+            self.services.settlements.replay,
+            self._reaper.run,
+            self._poller.run,
+            self._projector.run,
+            self.services.refusals.run,
+        )
+
     async def _prepare(self) -> None:
-        """Refuse an unfit Redis, and make sure of the organisation."""
+        """Refuse an unfit Redis or data directory, and make sure of the organisation."""
+        self._open_spool()
         await check_fit(self._redis)
         await remember_prices(self._redis, DEFAULT_ORG, self.services.prices)
         now_ms = await self._scopes.now_ms()
@@ -178,11 +199,21 @@ class Gateway:
         )
         await ensure_organisation(self._scopes, organisation)
 
+    def _open_spool(self) -> None:
+        try:
+            self._spool.open()
+        except OSError as error:
+            raise UnfitDataDirectory(
+                f"the data directory {self._settings.data_dir} cannot be written ({error.strerror}); "
+                "set GATEWAY_DATA_DIR to one that can"
+            ) from error
+
     async def _close(self) -> None:
         await self.services.tasks.finished(_LAST_SETTLEMENTS_S)
-        left = self.services.settlements.owed
-        if left:
-            log.error("%d calls are not settled: the ledger did not answer; their holds stay open", left)
+        owed, kept = self.services.settlements.owed, len(self._spool)
+        if owed:
+            log.error("%d calls are not settled: the ledger did not answer; %d wait in the spool", owed, kept)
+        await self._spool.close()
         await self.services.upstream.close()
         await self._redis.aclose()
 

@@ -1,4 +1,4 @@
-"""What one call leaves behind, and the log lines: one of each call, one of each soft threshold that is crossed."""
+"""What one call leaves behind, and the log lines: of each call, threshold that is crossed and hold that expires."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gateway.billing.budget import Crossing
-from gateway.billing.ledger import Posting
+from gateway.billing.ledger import OpenHold, Posting
 from gateway.billing.principal import Principal
 
 log = logging.getLogger("gateway.call")
@@ -48,6 +48,25 @@ def log_call(record: CallRecord, duration_s: float) -> None:
 def log_crossing(crossing: Crossing) -> None:
     """Write the line of a soft threshold that was crossed."""
     alert_log.warning(_crossing_line(crossing))
+
+
+def log_expiry(hold: OpenHold, posting: Posting) -> None:
+    """Write the line of a hold that expired: its gateway was not heard of for a whole lease."""
+    line = {
+        "at": _now_text(),
+        "event": "expiry",
+        "request_id": hold.request_id,
+        "org": hold.org,
+        "team": hold.team,
+        "user": hold.user,
+        "key": hold.key,
+        "kind": hold.kind,
+        "model": hold.model,
+        "hold_nano_usd": hold.hold_nano_usd,
+        "cost_nano_usd": posting.cost_nano_usd,
+        "flags": list(posting.flags),
+    }
+    alert_log.warning(json.dumps(line, separators=(",", ":")))
 
 
 def _line(record: CallRecord, duration_s: float) -> str:

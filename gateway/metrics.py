@@ -9,7 +9,7 @@ float dollars.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from prometheus_client import (
@@ -23,10 +23,10 @@ from prometheus_client import (
 
 from gateway.billing.budget import Crossing
 from gateway.billing.errors import BudgetExceeded
-from gateway.billing.ledger import INEXACT, OVERRUN, Posting
+from gateway.billing.ledger import ANOMALY, INEXACT, OVERRUN, OpenHold, Posting
 from gateway.billing.money import NANO_PER_USD
 from gateway.billing.principal import ScopeKind
-from gateway.call_log import CallRecord, log_call, log_crossing
+from gateway.call_log import CallRecord, log_call, log_crossing, log_expiry
 from gateway.ledger_view import LedgerGauges, LedgerView
 
 OTHER = "other"
@@ -79,13 +79,22 @@ class Metrics:
         self._duration.labels(record.endpoint).observe(duration_s)
         self._observe_times(record, duration_s)
         if record.posting is not None and record.posting.type == "capture":
-            self._observe_charge(record, record.posting, team, model)
+            user = record.principal.user if record.principal else None
+            self._observe_charge(record.posting, record.kind, model, team, user)
         log_call(record, duration_s)
 
     def observe_crossing(self, crossing: Crossing) -> None:
         """Count a soft threshold that was crossed, and write its log line."""
         self._thresholds.labels(crossing.scope.kind, crossing.window, str(crossing.percent)).inc()
         log_crossing(crossing)
+
+    def observe_expiry(self, hold: OpenHold, posting: Posting, crossings: Sequence[Crossing]) -> None:
+        """Count a hold that nobody renewed, what it was charged, and write its log line."""
+        self._expired.inc()
+        self._observe_charge(posting, hold.kind, hold.model, self._teams.label(hold.team), hold.user)
+        log_expiry(hold, posting)
+        for crossing in crossings:
+            self.observe_crossing(crossing)
 
     def render(self, view: LedgerView | None) -> bytes:
         """The exposition text; None where the ledger did not answer: then its gauges keep what they had."""
@@ -112,6 +121,9 @@ class Metrics:
             "gateway_budget_thresholds", "Soft thresholds of budgets crossed.", "scope", "window", "percent"
         )
         self._overruns = self._counter("gateway_hold_overruns", "Charges above their hold.", "model")
+        self._anomalies = self._counter("gateway_usage_anomalies", "Calls with an impossible usage.", "model")
+        self._expired = self._counter("gateway_holds_expired", "Holds that nobody renewed in time.")
+        self.quarantined = self._counter("gateway_quarantined", "Charges whose hold the ledger does not know.")
 
     def _make_histograms(self) -> None:
         self._duration = self._seconds("gateway_request_duration_seconds", "From a call's first to its last byte.")
@@ -129,6 +141,7 @@ class Metrics:
         self.calls_in_flight = self._gauge("gateway_calls_in_flight", "Calls being served.")
         self.streams_in_flight = self._gauge("gateway_streams_in_flight", "Answers being streamed.")
         self.settlements_owed = self._gauge("gateway_settlements_owed", "Calls ended and not yet posted.")
+        self.spool_entries = self._gauge("gateway_spool_entries", "Postings kept on disk until the ledger answers.")
 
     def _observe_times(self, record: CallRecord, duration_s: float) -> None:
         if record.first_byte_at is not None:
@@ -138,20 +151,19 @@ class Metrics:
             self._upstream.labels(record.endpoint).observe(upstream_s)
             self._overhead.labels(record.endpoint).observe(max(0.0, duration_s - upstream_s))
 
-    def _observe_charge(self, record: CallRecord, posting: Posting, team: str, model: str) -> None:
+    def _observe_charge(self, posting: Posting, kind: str, model: str, team: str, user: str | None) -> None:
         usage = posting.usage
         self._tokens.labels(team, model, "input").inc(usage.prompt_tokens)
         self._tokens.labels(team, model, "output").inc(usage.completion_tokens)
-        if record.kind == "image":
+        if kind == "image":
             self._images.labels(team, model).inc(usage.units)
         cost_usd = posting.cost_nano_usd / NANO_PER_USD
-        self._cost.labels(team, model, record.kind).inc(cost_usd)
-        self._user_cost.labels(team, self._users.label(record.principal.user if record.principal else None)).inc(
-            cost_usd
-        )
+        self._cost.labels(team, model, kind).inc(cost_usd)
+        self._user_cost.labels(team, self._users.label(user)).inc(cost_usd)
         # By zero, too: an increase from nothing to one would show in no graph.
         self._estimated.labels(model).inc(not INEXACT.isdisjoint(posting.flags))
         self._overruns.labels(model).inc(OVERRUN in posting.flags)
+        self._anomalies.labels(model).inc(ANOMALY in posting.flags)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

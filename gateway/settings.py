@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 DEFAULT_CONFIG = "config/gateway.toml"
+EXPIRED_HOLDS = ("used", "hold")
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
@@ -77,6 +78,8 @@ class Settings:
 
     lease_s: float = 30
     """How long a hold stands without being renewed."""
+    expired_holds: str = "used"
+    """What a hold that expires is charged: "used", as far as it is known, or the whole "hold"."""
     drain_s: float = 60
     """How long an upstream is read on after its client left."""
     grace_s: float = 30
@@ -141,7 +144,7 @@ _LEAST = {
     "body_bytes_max": 1024,
     "whole_answer_bytes_max": 1024,
     "max_completion_tokens_default": 1,
-    "lease_s": 5,
+    "lease_s": 1,
     **dict.fromkeys(("redis_timeout_s", "client_write_timeout_s", "body_timeout_s"), 0.05),
     **dict.fromkeys(("upstream_connect_timeout_s", "upstream_answer_timeout_s"), 0.05),
 }
@@ -194,6 +197,8 @@ def _check(settings: Settings) -> None:
         )
     if settings.first_weekday not in WEEKDAYS:
         raise SettingsError(f"first_weekday must be one of {', '.join(WEEKDAYS)}, not {settings.first_weekday!r}")
+    if settings.expired_holds not in EXPIRED_HOLDS:
+        raise SettingsError(f"expired_holds must be one of {', '.join(EXPIRED_HOLDS)}, not {settings.expired_holds!r}")
     try:
         _ = settings.zone
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -129,6 +130,7 @@ class Stack:
 
     def __init__(self, redis_url: str, emulator: str, processes: contextlib.ExitStack) -> None:
         self.redis_url = redis_url
+        self.data_dir = Path(processes.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         self.emulator = httpx.Client(base_url=emulator, timeout=30)
         self.emulator_url = emulator
         self._processes = processes
@@ -141,6 +143,7 @@ class Stack:
             "REDIS_URL": self.redis_url,
             "GATEWAY_ADMIN_KEY": ADMIN_KEY,
             "GATEWAY_PORT": "0",
+            "GATEWAY_DATA_DIR": str(self.data_dir),
             **{f"GATEWAY_{name.upper()}": value for name, value in settings.items()},
         }
         process = Process("serve", env=env)

@@ -92,7 +92,7 @@ def test_every_setting_can_be_given_by_its_gateway_name(config: Path, name: str)
         ("GATEWAY_DRAIN_S", "-1", "GATEWAY_DRAIN_S (drain_s) must be 0 or more"),
         ("GATEWAY_DRAIN_S", "nan", "GATEWAY_DRAIN_S (drain_s) must be 0 or more"),
         ("GATEWAY_DRAIN_S", "inf", "GATEWAY_DRAIN_S (drain_s) must be 0 or more"),
-        ("GATEWAY_LEASE_S", "1", "GATEWAY_LEASE_S (lease_s) must be 5 or more"),
+        ("GATEWAY_LEASE_S", "0.5", "GATEWAY_LEASE_S (lease_s) must be 1 or more"),
         ("GATEWAY_BODY_BYTES_MAX", "10", "GATEWAY_BODY_BYTES_MAX (body_bytes_max) must be 1024 or more"),
         ("GATEWAY_MAX_COMPLETION_TOKENS_DEFAULT", "0", "must be 1 or more"),
         ("GATEWAY_REFUND_FAILED_IMAGES", "maybe", "GATEWAY_REFUND_FAILED_IMAGES=maybe must be true or false"),

@@ -97,6 +97,12 @@ class CreditExhausted(InsufficientQuota):
     code = "credit_exhausted"
 
 
+class MaxCostExceeded(InsufficientQuota):
+    """The call could cost more than its caller wants to pay."""
+
+    code = "max_cost_exceeded"
+
+
 class PermissionDenied(GatewayError):
     status = 403
     type = "permission_error"
@@ -157,6 +163,23 @@ class IdempotencyConflict(GatewayError):
     status = 409
     type = "invalid_request_error"
     code = "idempotency_conflict"
+    should_retry = False
+
+
+class IdempotencyInProgress(GatewayError):
+    """The first request with this Idempotency-Key has no answer yet."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_in_progress"
+
+
+class IdempotencyUnreplayable(GatewayError):
+    """The first request with this Idempotency-Key may have been billed and its answer is not known."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_unreplayable"
     should_retry = False
 
 

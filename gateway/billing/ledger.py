@@ -28,6 +28,8 @@ UNANSWERED = "unanswered"
 """The request was sent whole and no answer came: it may have been billed."""
 ANOMALY = "anomaly"
 """The upstream's usage was impossible (negative, boolean, above the model's size): the whole hold was charged."""
+WHOLE_HOLD = "whole_hold"
+"""The hold expired and was charged whole, as `expired_holds` says."""
 OVERRUN = "overrun"
 """The actual charge was above its hold."""
 
@@ -68,11 +70,22 @@ class Entry:
     author: str = ""
     counterpart: str = ""
     paid_by: tuple[ScopeKind, ...] = ()
+    cached_tokens: int = 0
+    windows_ms: tuple[int, ...] = ()
+    """Where the day, week and month began that it was posted to."""
+    replaces: "Progress | None" = None
+    """Of a late capture: what its hold was charged when it expired."""
+
+    @property
+    def charge_nano_usd(self) -> int:
+        """What its call costs by this entry: of a late capture more than the difference that it posts."""
+        return self.cost_nano_usd + (self.replaces.cost_nano_usd if self.replaces else 0)
 
     @property
     def estimated_nano_usd(self) -> int:
-        """The part of the cost that rests on an estimate."""
-        return self.cost_nano_usd if INEXACT.intersection(self.flags) else 0
+        """The part of the cost that rests on an estimate; a late capture takes back what was estimated before it."""
+        estimated = self.charge_nano_usd if INEXACT.intersection(self.flags) else 0
+        return estimated - (self.replaces.cost_nano_usd if self.replaces else 0)
 
     def scopes(self) -> tuple[Scope, ...]:
         """Every scope it counts at, outermost first."""
@@ -91,7 +104,7 @@ def _scopes(org: str, team: str, user: str | None, key: str) -> tuple[Scope, ...
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """How a hold ends: `capture` with a cost, or `release` with none; and what the entry says it was for."""
+    """How a hold ends: `capture` or `expire` with a cost, or `release` with none; what the entry says it was for."""
 
     type: EntryType
     cost_nano_usd: int = 0
@@ -104,8 +117,22 @@ RELEASE = Posting("release")
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running call has used so far, as far as its gateway has told: what it is charged should nobody tell more.
+
+    At admission that is its whole prompt, or its price where it is priced by the piece.
+    """
+
+    cost_nano_usd: int = 0
+    usage: Usage = Usage()
+
+
+NOT_TOLD = Progress()
+
+
+@dataclass(frozen=True, slots=True)
 class OpenHold:
-    """Money set aside for a running call; `paid_by` as in `Entry`."""
+    """Money set aside for a running call; `paid_by` as in `Entry`. `so_far` is what it is charged if it expires."""
 
     id: str
     request_id: str
@@ -117,6 +144,10 @@ class OpenHold:
     admitted_at_ms: int
     deadline_ms: int
     paid_by: tuple[ScopeKind, ...] = ()
+    kind: str = ""
+    model: str = ""
+    price_version: str = ""
+    so_far: Progress = NOT_TOLD
 
     def scopes(self) -> tuple[Scope, ...]:
         return _scopes(self.org, self.team, self.user, self.key)

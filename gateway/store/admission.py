@@ -6,13 +6,22 @@ from typing import cast
 
 from gateway.billing.budget import BUDGET_WINDOWS, Calendar, Span, Window
 from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.ledger import NOT_TOLD, Progress
 from gateway.billing.limits import NOTHING_LIMITED, RATES, Allowance, Left, Rate
 from gateway.billing.principal import Principal, Scope
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What an Idempotency-Key claims: `name` is a digest of it and the asking key, `request` one of what is asked."""
+
+    name: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
 class HoldRequest:
-    """What admission needs to know of one call."""
+    """What admission needs to know of one call. `so_far` is what it is charged should nobody be heard of it again."""
 
     hold_id: str
     request_id: str
@@ -23,6 +32,8 @@ class HoldRequest:
     price_version: str
     tokens: int = 0
     images: int = 0
+    so_far: Progress = NOT_TOLD
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,20 @@ class RateLimited:
     allowance: Allowance = field(default=NOTHING_LIMITED, compare=False)
 
 
-Decision = Admitted | Refused | OverBudget | RateLimited
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The call's Idempotency-Key belongs to an earlier call, of this hold; `same` says whether that asked the same.
+
+    `claim` is the name of its `Claim`.
+    """
+
+    claim: str
+    hold_id: str
+    same: bool
+    allowance: Allowance = field(default=NOTHING_LIMITED, compare=False)
+
+
+Decision = Admitted | Claimed | Refused | OverBudget | RateLimited
 
 
 def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calendar) -> Decision:
@@ -87,6 +111,9 @@ def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calenda
         return Admitted(admitted_at_ms=numbers[0], deadline_ms=numbers[1], allowance=allowance)
     if outcome == "resolved":
         raise LedgerUnavailable(f"hold {request.hold_id} has already ended; ask again with a new request")
+    if outcome == "claimed" and request.claim is not None:
+        hold_id, digest = cast(bytes, reply[3]).decode().split("\n")
+        return Claimed(request.claim.name, hold_id, digest == request.claim.request, allowance)
     scope = request.principal.scopes()[numbers[0] - 1]
     if outcome in ("rate_limited", "exceeds_limit"):
         retry_after_ms = numbers[3] if outcome == "rate_limited" else None

@@ -9,13 +9,13 @@ until it is abandoned.
 
 import json
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
 
-from gateway.billing.principal import Principal
 from gateway.store.admission import HoldRequest
 from gateway.store.keys import Keys, job_digest, job_pointer
+from gateway.store.records import hold_facts, hold_of
 from gateway.store.scripts import ScriptRunner, TranslatedFaults, load
 
 KEEP_MS = 7 * 24 * 3600 * 1000
@@ -113,33 +113,14 @@ class Jobs:
 
 
 def _stored(job: Job) -> str:
-    hold, who = job.hold, job.hold.principal
     about = {
         "jobid": job.jobid,
         "signature": job.signature,
         "submitted_at_ms": job.submitted_at_ms,
-        "hold": hold.hold_id,
-        "request_id": hold.request_id,
-        "org": who.org,
-        "team": who.team,
-        "user": who.user,
-        "key": who.key,
-        "kind": hold.kind,
-        "model": hold.model,
-        "amount_nano_usd": hold.amount_nano_usd,
-        "price_version": hold.price_version,
+        **hold_facts(job.hold),
     }
     return json.dumps(about, separators=(",", ":"))
 
 
-def _job(about: dict[str, str], state: JobState) -> Job:
-    hold = HoldRequest(
-        hold_id=about["hold"],
-        request_id=about["request_id"],
-        principal=Principal(about["org"], about["team"], about["user"], about["key"]),
-        kind=about["kind"],
-        model=about["model"],
-        amount_nano_usd=int(about["amount_nano_usd"]),
-        price_version=about["price_version"],
-    )
-    return Job(about["jobid"], about["signature"], hold, int(about["submitted_at_ms"]), state)
+def _job(about: dict[str, Any], state: JobState) -> Job:
+    return Job(about["jobid"], about["signature"], hold_of(about), about["submitted_at_ms"], state)

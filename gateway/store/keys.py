@@ -10,7 +10,7 @@ import hashlib
 from gateway.billing.principal import Scope
 
 SCHEMA = "gw:schema"
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 
 
 def job_pointer(digest: str) -> str:
@@ -35,8 +35,8 @@ class Keys:
         self.alerts = self._prefix + "alerts"
         self.crossed = self._prefix + "crossed"
         self.upstream_account = self._prefix + "upstream-account"
-        self.reconciliations = self._prefix + "reconciliations"
         self.checkpoint = self._prefix + "checkpoint"
+        self.quarantine = self._prefix + "quarantine"
         self.jobs_due = self._prefix + "jobs-due"
 
     def settings(self, scope: Scope) -> str:
@@ -57,6 +57,14 @@ class Keys:
 
     def hold(self, hold_id: str) -> str:
         return f"{self._prefix}hold:{hold_id}"
+
+    def claim(self, name: str) -> str:
+        """Which call has an Idempotency-Key, and what it asked."""
+        return f"{self._prefix}claim:{name}"
+
+    def answer(self, name: str) -> str:
+        """What that call was answered."""
+        return f"{self._prefix}answer:{name}"
 
     def receipt(self, entered_id: str) -> str:
         """What became of a credit, transfer or other entry made by hand, under its id."""

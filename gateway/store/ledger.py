@@ -5,7 +5,6 @@ may be sent again. Times in answers are Redis's; the gateway's own clock only gu
 is corrected by `stale_window`.
 """
 
-import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,19 +12,19 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from gateway.billing.budget import BUDGET_WINDOWS, Calendar, Crossing, Spans
+from gateway.billing.budget import Calendar, Crossing, Spans
 from gateway.billing.errors import LedgerUnavailable
-from gateway.billing.ledger import Entry, EntryType, OpenHold, Posting
-from gateway.billing.principal import Principal, ScopeKind
+from gateway.billing.ledger import Entry, OpenHold, Posting
+from gateway.billing.principal import Principal
 from gateway.store.admission import Decision, HoldRequest, decision_of
 from gateway.store.keys import Keys
-from gateway.store.packed import unpack_hold
+from gateway.store.records import Fields, about_json, crossings_of, entry_json, entry_of, open_hold_of
 from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 
 TOMBSTONE_MS = 48 * 3600 * 1000
 _PAGE = 1000
 
-_Rows = list[tuple[bytes, dict[bytes, bytes]]]
+_Rows = list[tuple[bytes, Fields]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +64,31 @@ class Ledger:
             now_ms = cast(list[int], reply[1])[0]
         raise LedgerUnavailable("Redis's clock jumps between calls; check its machine's time synchronisation.")
 
-    async def settle(self, request: HoldRequest, posting: Posting) -> Settled:
+    async def settle(self, request: HoldRequest, posting: Posting, passed_deadline_ms: int = 0) -> Settled:
         """End the hold and write its entry; where it had ended before, or is not known, nothing changes.
+
+        A hold that has expired meanwhile is corrected, once, by the difference. An `expire` happens only where the
+        hold's deadline is still the one that has passed.
 
         Raises LedgerUnavailable: no answer; send it again.
         """
-        keys = Keys(request.principal.org)
         reply = await self._scripts.run(
             self._settle,
-            [
-                keys.hold(request.hold_id),
-                keys.leases,
-                keys.ledger,
-                keys.alerts,
-                keys.crossed,
-                *_states(keys, request.principal),
-            ],
+            _settle_keys(request),
             [
                 request.hold_id,
                 posting.type,
                 posting.cost_nano_usd,
-                _entry_json(request, posting),
+                entry_json(request, posting),
                 TOMBSTONE_MS,
-                posting.usage.prompt_tokens + posting.usage.completion_tokens if posting.type == "capture" else 0,
+                posting.usage.prompt_tokens + posting.usage.completion_tokens if posting.type != "release" else 0,
+                "" if request.claim is None else 1,
+                passed_deadline_ms,
             ],
         )
         match reply:
             case [b"settled", _, _, list(crossed)]:
-                return Settled(True, posting.cost_nano_usd, _crossings(crossed, request.principal))
+                return Settled(True, posting.cost_nano_usd, crossings_of(crossed, request.principal))
             case [b"resolved", _, int(posted)]:
                 return Settled(changed=False, posted_nano_usd=posted)
             case _:
@@ -112,9 +108,9 @@ class Ledger:
                 keys.jobs_due,
                 keys.hold(request.hold_id),
                 keys.ledger,
-                *_states(keys, request.principal),
+                *states_of(keys, request.principal),
             ],
-            [job_digest, _entry_json(request, posting), keep_ms],
+            [job_digest, entry_json(request, posting), keep_ms],
         )
         return cast(bytes, reply[0]).decode()
 
@@ -134,14 +130,14 @@ class Ledger:
         start = f"({after}" if after else str(from_ms or 0)
         with TranslatedFaults():
             rows = cast(_Rows, await self._redis.xrange(stream, min=start, max="+", count=count))
-        return [_entry(row_id.decode(), fields) for row_id, fields in rows]
+        return [entry_of(row_id.decode(), fields) for row_id, fields in rows]
 
     async def latest_entries(self, org: str, *, before: str | None = None, count: int = _PAGE) -> list[Entry]:
         """Up to `count` entries, newest first; those older than the id `before`, if one is given."""
         end = f"({before}" if before else "+"
         with TranslatedFaults():
             rows = cast(_Rows, await self._redis.xrevrange(Keys(org).ledger, max=end, min="-", count=count))
-        return [_entry(row_id.decode(), fields) for row_id, fields in rows]
+        return [entry_of(row_id.decode(), fields) for row_id, fields in rows]
 
     async def all_entries(self, org: str, *, from_ms: int | None = None) -> AsyncIterator[Entry]:
         """Every entry, page by page."""
@@ -163,7 +159,8 @@ class Ledger:
                 names = [keys.hold(hold_id) for _, hold_id in ids]
                 packed = cast(list[bytes | None], await self._redis.mget(names)) if names else []
                 # A hold that ended between the two reads is gone; another takes its place on the page.
-                holds += [_open_hold(hold_id, value) for (_, hold_id), value in zip(ids, packed, strict=True) if value]
+                found = zip(ids, packed, strict=True)
+                holds += [open_hold_of(hold_id, value) for (_, hold_id), value in found if value]
                 if len(ids) < wanted:
                     break
                 after = ids[-1]
@@ -193,110 +190,46 @@ class Ledger:
 
     def _admit_keys(self, request: HoldRequest) -> list[str]:
         keys = Keys(request.principal.org)
-        return [keys.hold(request.hold_id), keys.leases, *_states(keys, request.principal)]
+        claim = () if request.claim is None else (keys.claim(request.claim.name),)
+        return [keys.hold(request.hold_id), keys.leases, *states_of(keys, request.principal), *claim]
 
     def _admit_args(self, request: HoldRequest, spans: Spans) -> list[Argument]:
         borders: list[Argument] = []
         for span in (spans.day, spans.week, spans.month):
             borders += [span.start_ms, cast(int, span.end_ms)]
-        about = json.dumps(_about(request), separators=(",", ":"))
+        so_far = request.so_far
         return [
             request.hold_id,
             request.amount_nano_usd,
             request.model,
             self._lease_ms,
-            about,
+            about_json(request),
             *borders,
             request.tokens,
             request.images,
+            so_far.cost_nano_usd,
+            so_far.usage.prompt_tokens,
+            so_far.usage.completion_tokens,
+            so_far.usage.units,
+            "" if request.claim is None else request.claim.request,
         ]
 
 
-def _states(keys: Keys, principal: Principal) -> list[str]:
+def states_of(keys: Keys, principal: Principal) -> list[str]:
     return [keys.state(scope) for scope in principal.scopes()]
 
 
-def _about(request: HoldRequest) -> dict[str, object]:
-    who = request.principal
-    return {
-        "request_id": request.request_id,
-        "org": who.org,
-        "team": who.team,
-        "user": who.user,
-        "key": who.key,
-        "kind": request.kind,
-        "model": request.model,
-        "price_version": request.price_version,
-    }
-
-
-def _entry_json(request: HoldRequest, posting: Posting) -> str:
-    facts = _about(request) | {
-        "prompt_tokens": posting.usage.prompt_tokens,
-        "completion_tokens": posting.usage.completion_tokens,
-        "units": posting.usage.units,
-        "usage_source": posting.usage_source,
-        "flags": posting.flags,
-    }
-    return json.dumps(facts, separators=(",", ":"))
-
-
-def _entry(entry_id: str, fields: dict[bytes, bytes]) -> Entry:
-    facts = json.loads(fields[b"entry"])
-    return Entry(
-        id=entry_id,
-        at_ms=int(fields[b"at"]),
-        admitted_at_ms=int(fields[b"admitted"]),
-        type=cast(EntryType, fields[b"type"].decode()),
-        hold_id=fields[b"hold"].decode(),
-        cost_nano_usd=int(fields[b"cost"]),
-        request_id=facts["request_id"],
-        org=facts["org"],
-        team=facts["team"],
-        user=facts["user"],
-        key=facts["key"],
-        kind=facts["kind"],
-        model=facts["model"],
-        prompt_tokens=facts["prompt_tokens"],
-        completion_tokens=facts["completion_tokens"],
-        units=facts["units"],
-        usage_source=facts["usage_source"],
-        price_version=facts["price_version"],
-        flags=tuple(facts["flags"]),
-        credit_nano_usd=int(fields.get(b"credit", 0)),
-        note=facts.get("note", ""),
-        author=facts.get("author", ""),
-        counterpart=facts.get("counterpart", ""),
-        paid_by=_paid_by(facts["user"], int(fields[b"from_credit"])),
-    )
-
-
-def _paid_by(user: str | None, from_credit: int) -> tuple[ScopeKind, ...]:
-    kinds: tuple[ScopeKind, ...] = ("organisation", "team", "user", "key")
-    levels = [kind for kind in kinds if kind != "user" or user is not None]
-    return tuple(kind for number, kind in enumerate(levels) if from_credit >> number & 1)
-
-
-def _crossings(rows: list[list[int]], principal: Principal) -> tuple[Crossing, ...]:
-    scopes = principal.scopes()
-    return tuple(
-        Crossing(scopes[scope - 1], BUDGET_WINDOWS[window - 1], percent, limit, spent)
-        for scope, window, percent, limit, spent in rows
-    )
-
-
-def _open_hold(hold_id: str, packed: bytes) -> OpenHold:
-    record = unpack_hold(packed)
-    about = json.loads(record.about)
-    return OpenHold(
-        id=hold_id,
-        request_id=about["request_id"],
-        org=about["org"],
-        team=about["team"],
-        user=about["user"],
-        key=about["key"],
-        hold_nano_usd=record.amount_nano_usd,
-        admitted_at_ms=record.admitted_at_ms,
-        deadline_ms=record.deadline_ms,
-        paid_by=_paid_by(about["user"], record.from_credit),
-    )
+def _settle_keys(request: HoldRequest) -> list[str]:
+    """The keys of `lua/settle.lua`."""
+    keys = Keys(request.principal.org)
+    claim = () if request.claim is None else (keys.claim(request.claim.name),)
+    return [
+        keys.hold(request.hold_id),
+        keys.leases,
+        keys.ledger,
+        keys.alerts,
+        keys.crossed,
+        keys.quarantine,
+        *states_of(keys, request.principal),
+        *claim,
+    ]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from gateway.billing.budget import BUDGET_WINDOWS, WINDOWS, Balance, Budget, Spans, Window
 from gateway.billing.errors import LedgerUnavailable
-from gateway.billing.ledger import Credit
+from gateway.billing.ledger import Credit, Progress
 from gateway.billing.limits import RATE_OF_LIMIT, Allowance, Left, Limits, Rate
+from gateway.billing.usage import Usage
 
 _NUMBERS = struct.Struct("<31d")
 _LAYOUT = 3
@@ -135,13 +136,13 @@ def models_text(models: Iterable[str] | None) -> str:
     return "" if models is None else "\n" + "".join(f"{name}\n" for name in models)
 
 
-_HOLD_NUMBERS = struct.Struct("<11d")
+_HOLD_NUMBERS = struct.Struct("<15d")
 
 
 @dataclass(frozen=True, slots=True)
 class HoldRecord:
     """One stored hold. `about` is the JSON given at admission; `from_credit` has a bit for each of its scopes,
-    outermost first, that pays it from prepaid credit.
+    outermost first, that pays it from prepaid credit; `so_far` is what it is charged if it expires.
     """
 
     state: int
@@ -150,6 +151,7 @@ class HoldRecord:
     deadline_ms: int
     posted_nano_usd: int
     from_credit: int
+    so_far: Progress
     about: bytes
 
 
@@ -162,5 +164,6 @@ def unpack_hold(packed: bytes) -> HoldRecord:
         deadline_ms=numbers[3],
         posted_nano_usd=numbers[7],
         from_credit=numbers[10],
+        so_far=Progress(numbers[11], Usage(numbers[12], numbers[13], units=numbers[14])),
         about=packed[_HOLD_NUMBERS.size :],
     )

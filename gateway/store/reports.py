@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RESOLUTIONS, Entry
+from gateway.billing.usage import Usage
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
 from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
@@ -35,7 +36,7 @@ _BATCH = 100  # summed without a pause, and the calls on this loop wait meanwhil
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What a row of a report adds up. Costs are nano-USD; `flagged` counts the entries that carry a flag."""
+    """What a row of a report adds up. Costs are nano-USD."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -43,7 +44,6 @@ class Measures:
     images: int = 0
     cost_nano_usd: int = 0
     estimated_nano_usd: int = 0
-    flagged: int = 0
 
     def __add__(self, other: "Measures") -> "Measures":
         return Measures(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -209,16 +209,20 @@ def _by_month(cell: Cell) -> Cell:
 
 
 def measures_of(entry: Entry) -> Measures:
-    """What one entry adds to its cells. A request counts once, where its hold ends with a charge."""
+    """What one entry adds to its cells: of a late capture, the difference to what it replaces.
+
+    A request counts once, where its hold ends with a charge.
+    """
     charged = entry.type in RESOLUTIONS and entry.type != "release"
+    counted = charged or entry.type == "late_capture"
+    before = entry.replaces.usage if entry.replaces else Usage()
     return Measures(
         requests=int(charged),
-        prompt_tokens=entry.prompt_tokens if charged else 0,
-        completion_tokens=entry.completion_tokens if charged else 0,
-        images=_images(entry),
+        prompt_tokens=entry.prompt_tokens - before.prompt_tokens if counted else 0,
+        completion_tokens=entry.completion_tokens - before.completion_tokens if counted else 0,
+        images=_images(entry) - (before.units if entry.kind == "image" else 0),
         cost_nano_usd=entry.cost_nano_usd,
         estimated_nano_usd=entry.estimated_nano_usd,
-        flagged=int(bool(entry.flags)),
     )
 
 

@@ -52,6 +52,10 @@ class Exchange:
                 return value
         return None
 
+    def headers(self, name: bytes) -> list[bytes]:
+        """All values of a header (lower-case name)."""
+        return [value for key, value in self._headers if key == name]
+
     async def json_body(self, body_bytes_max: int, timeout_s: float) -> bytes:
         """Read the whole body.
 

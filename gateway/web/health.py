@@ -21,11 +21,13 @@ class Health:
         self,
         services: Services,
         ready: Callable[[], Awaitable[bool]],
+        spool_ready: Callable[[], Awaitable[bool]],
         ledger_view: Callable[[], Awaitable[LedgerView]],
         metrics_token: str | None,
     ) -> None:
         self._services = services
         self._ready = ready
+        self._spool_ready = spool_ready
         self._ledger_view = ledger_view
         self._metrics_digest = digest_of(metrics_token) if metrics_token else None
 
@@ -40,9 +42,9 @@ class Health:
         return json_response({"status": "alive"})
 
     async def _readyz(self, _request: Request) -> Response:
-        redis = await self._ready()
-        ready = redis and not self._services.draining
-        checks = {"redis": redis, "draining": self._services.draining}
+        redis, spool = await self._ready(), await self._spool_ready()
+        ready = redis and spool and not self._services.draining
+        checks = {"redis": redis, "spool": spool, "draining": self._services.draining}
         return json_response({"status": "ready" if ready else "not ready", **checks}, 200 if ready else 503)
 
     async def _metrics(self, request: Request) -> Response:

@@ -11,23 +11,28 @@ from gateway.billing.errors import (
     GatewayError,
     InvalidRequest,
     LedgerUnavailable,
+    MaxCostExceeded,
     MethodNotAllowed,
     ModelNotFound,
 )
-from gateway.billing.money import format_usd
+from gateway.billing.money import format_usd, parse_usd
 from gateway.billing.prices import ModelPrice
 from gateway.billing.principal import Principal
 from gateway.billing.usage import Usage
 from gateway.call_log import CallRecord
-from gateway.store.admission import Admitted, Decision, HoldRequest, OverBudget, RateLimited, Refused
+from gateway.store.admission import Admitted, Claim, Claimed, Decision, HoldRequest, OverBudget, RateLimited, Refused
+from gateway.store.answers import KeptAnswer
 from gateway.web.edge import answer_call
 from gateway.web.errors import allowance_headers, refusal
 from gateway.web.exchange import Exchange, Message, Receive, Send
 from gateway.web.relay import HeldCall, Relay
+from gateway.web.repeats import claim_of, first_answer
 from gateway.web.services import Services
 from gateway.wire.call import Call, Endpoint
-from gateway.wire.charge import counted_bound, least_bound
+from gateway.wire.charge import counted_bound, least_bound, so_far_unheard
 from gateway.wire.strictjson import decode
+
+_MAX_COST = "x-gateway-max-cost-usd"
 
 
 class Proxy:
@@ -54,6 +59,9 @@ class Proxy:
         call, price = await self._inspect(exchange, body, principal)
         record.kind, record.model = call.kind, call.model
         hold = await self._hold(exchange, call, price, principal)
+        if isinstance(hold, KeptAnswer):
+            await exchange.answer(hold.status, [*hold.headers, (b"idempotent-replayed", b"true")], hold.body)
+            return
         record.hold_nano_usd = hold.amount_nano_usd
         await Relay(self._endpoint, self._services, exchange, HeldCall(call, price, hold, record)).run()
 
@@ -72,23 +80,57 @@ class Proxy:
             exchange.told = allowance_headers(await self._services.auth.check_state(principal))
             raise
 
-    async def _hold(self, exchange: Exchange, call: Call, price: ModelPrice, principal: Principal) -> HoldRequest:
+    async def _hold(
+        self, exchange: Exchange, call: Call, price: ModelPrice, principal: Principal
+    ) -> HoldRequest | KeptAnswer:
         """Hold what the call can cost by its bytes; where that does not fit, once more by its counted tokens.
 
-        Raises what the refusing scope says.
+        An earlier call's answer, where this one repeats it under its Idempotency-Key. Raises what the refusing scope
+        says.
         """
-        hold = self._hold_request(exchange.request_id, call, price, call.bound, principal)
+        claim = claim_of(exchange.headers(b"idempotency-key"), principal, self._endpoint.path, call)
+        bound = await self._bound_within_wish(exchange, call, price, principal)
+        hold = self._hold_request(exchange.request_id, call, price, bound, principal, claim)
         decision = await self._admit(hold)
-        if _a_count_may_fit(decision, call, price):
+        if bound is call.bound and _a_count_may_fit(decision, call, price):
             counted = await self._services.count(counted_bound, call)
             if counted.prompt_tokens < call.bound.prompt_tokens:
-                hold = self._hold_request(exchange.request_id, call, price, counted, principal)
+                hold = self._hold_request(exchange.request_id, call, price, counted, principal, claim)
                 decision = await self._admit(hold)
         exchange.told = allowance_headers(decision.allowance)
+        if isinstance(decision, Claimed):
+            return await first_answer(self._services.answers, principal.org, decision)
         if not isinstance(decision, Admitted):
             raise await self._refusal(decision, principal)
         exchange.told.append((b"x-gateway-hold-usd", format_usd(hold.amount_nano_usd).encode()))
         return hold
+
+    async def _bound_within_wish(
+        self, exchange: Exchange, call: Call, price: ModelPrice, principal: Principal
+    ) -> Usage:
+        """The call's bound, counted where its bytes are above what the caller wants to pay at most.
+
+        Raises MaxCostExceeded.
+        """
+        wish = exchange.header(b"x-gateway-max-cost-usd")
+        if wish is None:
+            return call.bound
+        most = _max_cost(wish)
+        if price.most_of(call.bound) <= most:
+            return call.bound
+        bound = call.bound
+        if price.most_of(least_bound(call)) <= most:
+            bound = await self._services.count(counted_bound, call)
+        if price.most_of(bound) <= most:
+            return bound
+        exchange.told = allowance_headers(await self._services.auth.check_state(principal))
+        required = format_usd(price.most_of(bound))
+        raise MaxCostExceeded(
+            f"This call can cost up to ${required}, above the ${format_usd(most)} its x-gateway-max-cost-usd allows; "
+            "lower its maximum of completion tokens, or raise the header.",
+            param=_MAX_COST,
+            details={"required_usd": required},
+        )
 
     async def _refusal(self, decision: Refused | OverBudget | RateLimited, principal: Principal) -> GatewayError:
         of_organisation = decision.scope.kind == "organisation"
@@ -96,18 +138,21 @@ class Proxy:
         return refusal(decision, sees_organisation=sees)
 
     def _hold_request(
-        self, request_id: str, call: Call, price: ModelPrice, bound: Usage, principal: Principal
+        self, request_id: str, call: Call, price: ModelPrice, bound: Usage, principal: Principal, claim: Claim | None
     ) -> HoldRequest:
+        amount_nano_usd = price.most_of(bound)
         return HoldRequest(
             hold_id=request_id,
             request_id=request_id,
             principal=principal,
             kind=call.kind,
             model=call.model,
-            amount_nano_usd=price.most_of(bound),
+            amount_nano_usd=amount_nano_usd,
             price_version=self._services.prices.version,
             tokens=bound.prompt_tokens + bound.completion_tokens,
             images=bound.units if call.kind == "image" else 0,
+            so_far=so_far_unheard(price, bound, amount_nano_usd),
+            claim=claim,
         )
 
     async def _admit(self, hold: HoldRequest) -> Decision:
@@ -130,6 +175,13 @@ def _a_count_may_fit(decision: Decision, call: Call, price: ModelPrice) -> bool:
             return least.prompt_tokens + least.completion_tokens <= decision.limit
         case _:
             return False
+
+
+def _max_cost(wish: bytes) -> int:
+    try:
+        return parse_usd(wish.decode("latin-1").strip())
+    except ValueError as error:
+        raise InvalidRequest(f"x-gateway-max-cost-usd: {error}.", param=_MAX_COST) from None
 
 
 def new_request_id() -> str:

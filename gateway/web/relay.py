@@ -8,6 +8,7 @@ A client that leaves changes nothing about the bill: the upstream is read on to 
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from gateway.billing.errors import (
     Draining,
     GatewayError,
+    LedgerUnavailable,
     Overloaded,
     UpstreamBrokeOff,
     UpstreamError,
@@ -40,6 +42,7 @@ from gateway.upstream.leg import (
 )
 from gateway.web.errors import Header, error_body
 from gateway.web.exchange import Exchange
+from gateway.web.repeats import AnswerCopy
 from gateway.web.services import Services
 from gateway.web.settlement import Deadline, Ending
 from gateway.wire.call import Call, Endpoint
@@ -76,7 +79,8 @@ class Relay:
         self._exchange = exchange
         self._call, self._price, self._hold, self._record = held.call, held.price, held.hold, held.record
         self._meter = endpoint.new_meter(held.call)
-        self._ending = Ending(services.settlements, held.hold, services.limits.settle_wait_s)
+        self._ending = Ending(services.settlements, held.hold)
+        self._copy_of_answer = AnswerCopy() if held.hold.claim else None
         self._draining = False  # whether this stream counts among those read on after their client left
         self._cut_short = False  # whether it was left before its end, because it was too long
         self._last = _EVENT_ENDS[0]
@@ -84,6 +88,11 @@ class Relay:
         self._secret = services.upstream_secret(held.hold.principal.org)
 
     async def run(self) -> None:
+        """Bring the call to its end; until its hold has ended, its lease is renewed."""
+        with self._services.running.renewed(self._call, self._price, self._hold, self._meter):
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             answer = await self._send()
             try:
@@ -173,8 +182,11 @@ class Relay:
         finally:
             self._services.metrics.streams_in_flight.dec()
         self._record.upstream_ended_at = time.perf_counter()
+        rest = self._mask.rest()
+        if cut is None and not self._cut_short:
+            await self._keep_answer(rest)
         await self._post(await self._metered(cut=cut is not None or self._cut_short))
-        await self._exchange.write(self._mask.rest())
+        await self._exchange.write(rest)
         if cut is not None and not self._exchange.gone:
             self._record.error = cut.code
             # The last event may be cut in the middle of a line: a blank line keeps this one apart from it.
@@ -189,6 +201,8 @@ class Relay:
         try:
             async with self._services.tasks.unless_hurried() as deadline:
                 self._exchange.watch(lambda: self._drain_until(deadline))
+                if self._copy_of_answer:
+                    self._copy_of_answer.begin(status, headers)
                 try:
                     await self._exchange.start(status, headers)
                     await self._copy_chunks(first, chunks)
@@ -219,7 +233,8 @@ class Relay:
             if self._exchange.gone:
                 drained_bytes += len(chunk)
                 self._cut_short = drained_bytes > self._limits.drain_bytes_max
-                if self._meter.done or self._cut_short:
+                # Who has an Idempotency-Key may come back for the answer, so it is read to its very end.
+                if self._cut_short or (self._meter.done and not self._copy_of_answer):
                     return
 
     async def _take(self, chunk: bytes) -> None:
@@ -227,8 +242,11 @@ class Relay:
         if self._record.first_byte_at is None:
             self._record.first_byte_at = time.perf_counter()
         self._last = chunk
-        await self._exchange.write(self._mask.feed(chunk))
+        masked = self._mask.feed(chunk)
+        await self._exchange.write(masked)
         self._meter.feed(chunk)
+        if self._copy_of_answer:
+            self._copy_of_answer.take(masked)
 
     async def _answer_whole(
         self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]
@@ -242,13 +260,28 @@ class Relay:
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
         self._meter.feed(body)
         posting = await self._metered()
+        headers = [*headers, (b"x-gateway-cost-usd", format_usd(posting.cost_nano_usd).encode())]
+        body = mask(body, self._secret)
+        if self._copy_of_answer:
+            self._copy_of_answer.begin(status, headers)
+            await self._keep_answer(body)
         job = self._meter.job if isinstance(self._meter, ImageMeter) else None
         if job is None:
             await self._post(posting)
         else:
             await self._post_job(posting, *job)
-        cost = (b"x-gateway-cost-usd", format_usd(posting.cost_nano_usd).encode())
-        await self._exchange.answer(status, [*headers, cost], mask(body, self._secret))
+        await self._exchange.answer(status, headers, body)
+
+    async def _keep_answer(self, rest: bytes) -> None:
+        """For who asks again under the same Idempotency-Key; kept before the hold ends, so that nobody misses it."""
+        claim = self._hold.claim
+        if self._copy_of_answer is None or claim is None:
+            return
+        self._copy_of_answer.take(rest)
+        answer = self._copy_of_answer.whole()
+        if answer is not None:
+            with contextlib.suppress(LedgerUnavailable):  # then it cannot be replayed, and is not run again either
+                await self._services.answers.keep(self._hold.principal.org, claim.name, answer)
 
     async def _metered(self, *, cut: bool = False) -> Posting:
         """How the hold ends by what was seen; tokens are counted off the loop where the upstream proved none."""
@@ -278,7 +311,7 @@ class Relay:
         now_ms = time.time_ns() // 1_000_000
         self._record.posting = posting
         job = Job(jobid, signature, self._hold, now_ms)
-        await self._ending.post_job(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000))
+        await self._ending.post(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000))
 
 
 def _is_event_stream(answer: UpstreamAnswer) -> bool:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from gateway.billing.prices import PriceList
 from gateway.billing.usage import Usage
 from gateway.metrics import Metrics
+from gateway.store.answers import Answers
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger
 from gateway.store.refusals import Refusals
 from gateway.upstream.leg import Headers, UpstreamLeg
 from gateway.web.auth import Authenticator
+from gateway.web.leases import RunningCalls
 from gateway.web.settlement import Settlements, Tasks
 from gateway.wire.call import Call
 
@@ -40,6 +42,8 @@ class Services:
     jobs: Jobs
     upstream: UpstreamLeg
     upstream_keys: Mapping[str, str]
+    answers: Answers
+    running: RunningCalls
     settlements: Settlements
     tasks: Tasks
     metrics: Metrics

@@ -2,7 +2,8 @@
 
 A task that owns an upstream connection or owes a posting is never cancelled. It is started here, so it is known; the
 lifespan's end awaits all of them. A posting that Redis does not answer is sent again with the same id until it is
-answered: the script makes that safe.
+answered: the script makes that safe. Once it has waited for `wait_s` it is kept in the spool as well, so that it
+outlives this process; nobody who waits for the posting waits longer than that.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from gateway.billing.ledger import RELEASE, Posting
 from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Job, Jobs
-from gateway.store.ledger import Ledger
+from gateway.store.ledger import Ledger, Settled
+from gateway.store.spool import LeftBehind, Owed, Spool
 
 log = logging.getLogger("gateway.settlement")
 
@@ -24,6 +26,7 @@ T = TypeVar("T")
 
 _FIRST_RETRY_S = 0.05
 _LONGEST_RETRY_S = 2.0
+_REPLAY_INTERVAL_S = 2.0
 
 
 class Tasks:
@@ -92,55 +95,111 @@ class Deadline:
 class Settlements:
     """Ends holds, for certain. `owed` counts the postings that no answer has confirmed yet."""
 
-    def __init__(self, ledger: Ledger, jobs: Jobs, tasks: Tasks, metrics: Metrics) -> None:
+    def __init__(self, ledger: Ledger, jobs: Jobs, tasks: Tasks, metrics: Metrics, spool: Spool, wait_s: float) -> None:
         self._ledger = ledger
         self._jobs = jobs
         self._tasks = tasks
         self._metrics = metrics
+        self._spool = spool
+        self._wait_s = wait_s
         self.owed = 0
+        self.replayed = asyncio.Event()
+        """Set once the postings that earlier processes left in the spool are made."""
 
-    def settle(self, hold: HoldRequest, posting: Posting) -> asyncio.Task[None]:
-        """Post in the background, again and again until Redis answers."""
-        return self._tasks.start(self._settle(hold, posting))
+    async def settle(self, owed: Owed) -> None:
+        """Post in the background, again and again until Redis answers; returns when it is posted, or safe in the spool.
 
-    def settle_job(self, hold: HoldRequest, posting: Posting, job: Job, first_poll_ms: int) -> asyncio.Task[None]:
-        """The same for an image job, which is bound to its owner first: who is charged can also be refunded.
-
-        A Redis that is full takes settlements, which free memory, and no new jobs: there the charge goes first.
+        Who calls it is one of `Tasks`, so that nothing cancels it.
         """
-
-        async def bind_and_settle() -> None:
-            try:
-                bound = await self._jobs.bind(job, first_poll_ms)
-            except Exception as error:  # whatever it was: the charge goes first, and the job is bound after it
-                if not isinstance(error, LedgerUnavailable):
-                    log.exception("job of request %s was not bound; trying again", hold.request_id)
-                await self._settle(hold, posting)
-                bound = await until_answered(lambda: self._jobs.bind(job, first_poll_ms))
-            else:
-                await self._settle(hold, posting)
-            if not bound:
-                log.warning("request %s was answered with another call's job: polls go to that one", hold.request_id)
-
-        return self._tasks.start(bind_and_settle())
+        posted = self._tasks.start(self._post(owed))
+        await asyncio.wait({posted}, timeout=self._wait_s)
+        if not posted.done():
+            await self._keep(owed, posted)
 
     def release(self, hold: HoldRequest) -> asyncio.Task[None]:
         """Give a hold back; also one whose admission had no answer and may or may not stand."""
-        return self.settle(hold, RELEASE)
+        return self._tasks.start(self.settle(Owed(hold, RELEASE)))
 
-    async def _settle(self, hold: HoldRequest, posting: Posting) -> None:
+    async def replay(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set: make the postings of processes that ended before Redis answered them."""
+        while not stop.is_set():
+            try:
+                for left in await self._spool.left_behind():
+                    await self._post_again(left)
+                self.replayed.set()
+            except LedgerUnavailable:
+                pass  # logged where it was found; the files stay
+            except Exception:  # a file that cannot be read must not keep the others from being posted
+                log.exception("replaying the spool failed")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _REPLAY_INTERVAL_S)
+
+    async def _post_again(self, left: LeftBehind) -> None:
+        try:
+            for owed in left.owed:
+                if owed.job is not None:
+                    await self._jobs.bind(owed.job, owed.first_poll_ms)
+                self._told(owed, await self._ledger.settle(owed.hold, owed.posting))
+        except BaseException:
+            left.give_back()
+            raise
+        left.forget()
+        if left.owed:
+            log.warning("%d postings that another process left in the spool are made", len(left.owed))
+
+    async def _keep(self, owed: Owed, posted: asyncio.Task[None]) -> None:
+        try:
+            number = await self._spool.keep(owed)
+        except OSError:
+            return  # told by `Spool.fault`; the posting goes on in memory
+        self._metrics.spool_entries.inc()
+        self._tasks.start(self._dropped(posted, number))
+
+    async def _dropped(self, posted: asyncio.Task[None], number: int) -> None:
+        await asyncio.wait({posted})
+        await self._spool.drop(number)
+        self._metrics.spool_entries.dec()
+
+    async def _post(self, owed: Owed) -> None:
         self.owed += 1
-        with self._metrics.settlements_owed.track_inprogress(), self._metrics.settlement_lag.time():
-            settled = await until_answered(lambda: self._ledger.settle(hold, posting))
-        self.owed -= 1
+        with self._metrics.settlements_owed.track_inprogress():
+            bound = True if owed.job is None else await self._bound_first(owed.job, owed.first_poll_ms)
+            with self._metrics.settlement_lag.time():
+                settled = await until_answered(lambda: self._ledger.settle(owed.hold, owed.posting))
+            self.owed -= 1
+            self._told(owed, settled)
+            if bound is None and owed.job is not None:
+                job = owed.job
+                bound = await until_answered(lambda: self._jobs.bind(job, owed.first_poll_ms))
+        if not bound:
+            log.warning("request %s was answered with another call's job: polls go to that one", owed.hold.request_id)
+
+    async def _bound_first(self, job: Job, first_poll_ms: int) -> bool | None:
+        """Bind an image job to its owner before its charge: who is charged can also be refunded.
+
+        None where that fails: a Redis that is full takes settlements, which free memory, and no new jobs; there the
+        charge goes first.
+        """
+        try:
+            return await self._jobs.bind(job, first_poll_ms)
+        except Exception as error:  # whatever it was: the charge goes first, and the job is bound after it
+            if not isinstance(error, LedgerUnavailable):
+                log.exception("job of request %s was not bound; trying again", job.hold.request_id)
+            return None
+
+    def _told(self, owed: Owed, settled: Settled) -> None:
         for crossing in settled.crossings:
             self._metrics.observe_crossing(crossing)
-        if posting.cost_nano_usd and settled.posted_nano_usd != posting.cost_nano_usd:
-            # Redis lost the hold (restored from an old copy?) or it ended otherwise: this charge stands in no ledger.
+        charged = owed.posting.cost_nano_usd
+        if charged and settled.posted_nano_usd is None:
+            # Redis lost the hold (restored from an old copy?), or this comes days late.
+            self._metrics.quarantined.inc()
+            log.error("hold %s is not known: %d nano-USD are in quarantine, not posted", owed.hold.hold_id, charged)
+        elif charged and settled.posted_nano_usd != charged:
             log.error(
                 "hold %s: %d nano-USD are not posted; the ledger has %s",
-                hold.hold_id,
-                posting.cost_nano_usd,
+                owed.hold.hold_id,
+                charged,
                 settled.posted_nano_usd,
             )
 
@@ -148,26 +207,19 @@ class Settlements:
 class Ending:
     """The one end of one hold: whoever posts first decides, later postings are ignored."""
 
-    def __init__(self, settlements: Settlements, hold: HoldRequest, wait_s: float) -> None:
+    def __init__(self, settlements: Settlements, hold: HoldRequest) -> None:
         self._settlements = settlements
         self._hold = hold
-        self._wait_s = wait_s
         self.posting: Posting | None = None
 
-    async def post(self, posting: Posting) -> None:
-        """End the hold; returns when that is written, or after `wait_s` while it goes on in the background."""
+    async def post(self, posting: Posting, job: Job | None = None, first_poll_ms: int = 0) -> None:
+        """End the hold; returns when that is written to the ledger, or safe in the spool.
+
+        `job`: the image job that was submitted, to be polled at `first_poll_ms`.
+        """
         if self.posting is None:
             self.posting = posting
-            await self._bounded(self._settlements.settle(self._hold, posting))
-
-    async def post_job(self, posting: Posting, job: Job, first_poll_ms: int) -> None:
-        """End the hold of a submitted image job."""
-        if self.posting is None:
-            self.posting = posting
-            await self._bounded(self._settlements.settle_job(self._hold, posting, job, first_poll_ms))
-
-    async def _bounded(self, task: asyncio.Task[None]) -> None:
-        await asyncio.wait({task}, timeout=self._wait_s)
+            await self._settlements.settle(Owed(self._hold, posting, job, first_poll_ms))
 
 
 async def until_answered(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -10,7 +10,7 @@
 | nothing billable | released | none | |
 """
 
-from gateway.billing.ledger import ANOMALY, ESTIMATED, OVERRUN, RELEASE, UNANSWERED, Posting
+from gateway.billing.ledger import ANOMALY, ESTIMATED, OVERRUN, RELEASE, UNANSWERED, Posting, Progress
 from gateway.billing.prices import ModelPrice
 from gateway.billing.usage import Usage
 from gateway.wire.call import Call, Outcome
@@ -33,10 +33,15 @@ def posting_of(
     return None if outcome.began or cut else RELEASE
 
 
-def estimate(call: Call, price: ModelPrice, hold_nano_usd: int, outcome: Outcome) -> Posting:
-    """Charge the prompt and what was streamed, never more than was held. Counts tokens: run it off the event loop."""
+def estimate(
+    call: Call, price: ModelPrice, hold_nano_usd: int, outcome: Outcome, prompt_tokens: int | None = None
+) -> Posting:
+    """Charge the prompt and what was streamed, never more than was held. Counts tokens: run it off the event loop.
+
+    `prompt_tokens`: what the prompt was counted to be before.
+    """
     usage = Usage(
-        prompt_tokens=_prompt_tokens(call),
+        prompt_tokens=prompt_tokens if prompt_tokens is not None else prompt_tokens_of(call),
         completion_tokens=_streamed_tokens(call, outcome),
         units=call.bound.units,
     )
@@ -45,15 +50,21 @@ def estimate(call: Call, price: ModelPrice, hold_nano_usd: int, outcome: Outcome
 
 def unanswered(call: Call, price: ModelPrice, hold_nano_usd: int) -> Posting:
     """The request left whole and no answer came: charge the prompt, or the price of a unit. Counts tokens."""
-    usage = Usage(prompt_tokens=_prompt_tokens(call), units=call.bound.units)
+    usage = Usage(prompt_tokens=prompt_tokens_of(call), units=call.bound.units)
     cost = min(price.most_of(usage), hold_nano_usd)
     return Posting("capture", cost, usage, "estimated", (ESTIMATED, UNANSWERED))
+
+
+def so_far_unheard(price: ModelPrice, bound: Usage, hold_nano_usd: int) -> Progress:
+    """What a call is charged of which nothing was heard since its admission: its prompt, or the price of a unit."""
+    usage = Usage(prompt_tokens=bound.prompt_tokens, units=bound.units)
+    return Progress(min(price.most_of(usage), hold_nano_usd), usage)
 
 
 def counted_bound(call: Call) -> Usage:
     """The call's bound with its prompt counted instead of measured in bytes. Counts tokens."""
     return Usage(
-        prompt_tokens=_prompt_tokens(call),
+        prompt_tokens=prompt_tokens_of(call),
         completion_tokens=call.bound.completion_tokens,
         units=call.bound.units,
     )
@@ -70,7 +81,8 @@ def least_bound(call: Call) -> Usage:
     )
 
 
-def _prompt_tokens(call: Call) -> int:
+def prompt_tokens_of(call: Call) -> int:
+    """The prompt's tokens, counted; its bound where it has no text. Counts tokens: run it off the event loop."""
     if call.prompt is None:
         return call.bound.prompt_tokens
     return count_prompt(call.prompt, call.bound.prompt_tokens)

@@ -8,6 +8,7 @@ organisation acme → team red → user an → key notebook
 import asyncio
 import contextlib
 import itertools
+import struct
 from collections import defaultdict
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ BY_ROBOT = Principal(ORG, "red", None, "robot")
 BY_DESK = Principal(ORG, "blue", "binh", "desk")
 
 DAY_MS = 24 * 3_600_000
+_DEADLINE_AT = 24  # bytes into a packed hold (ADR 0003)
 NEVER = Spans(Span(0, 0), Span(0, 0), Span(0, 0))
 REFUND = Posting("refund", usage=Usage(units=1))
 
@@ -145,6 +147,18 @@ class Bench:
 
     def admit(self, request: HoldRequest) -> Decision:
         return self.run(self.ledger.admit(request))
+
+    def lapse(self, request: HoldRequest) -> None:
+        """Let the hold's lease be over: as if a minute had passed since its deadline."""
+
+        async def set_back() -> None:
+            name, past_ms = self.keys.hold(request.hold_id), await self.scopes.now_ms() - 60_000
+            packed = bytearray(cast(bytes, await self.redis.get(name)))
+            struct.pack_into("<d", packed, _DEADLINE_AT, past_ms)
+            await self.redis.set(name, bytes(packed))
+            await self.redis.zadd(self.keys.leases, {request.hold_id: past_ms})
+
+        self.run(set_back())
 
     def settle(self, request: HoldRequest, posting: Posting = RELEASE) -> bool:
         return self.run(self.ledger.settle(request, posting)).changed

@@ -1,6 +1,7 @@
 """Settling: each hold ends exactly once, in the windows it was admitted in."""
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -98,10 +99,13 @@ def test_admissions_and_settlements_of_many_race(bench: Bench) -> None:
 
 
 def test_an_unknown_hold_is_never_captured(bench: Bench) -> None:
-    """Nobody was asked whether the money was there, so nothing is posted by itself."""
-    before = bench.everything()
-    assert not bench.settle(bench.call(100), capture(30))
-    assert before == bench.everything()
+    """Nobody was asked whether the money was there, so nothing is posted by itself: it is kept in quarantine, once."""
+    before, request = bench.everything(), bench.call(100)
+    assert not bench.settle(request, capture(30))
+    assert not bench.settle(request, capture(31))
+    assert before == {key: value for key, value in bench.everything().items() if key.decode() != bench.keys.quarantine}
+    kept = cast(bytes, bench.run(bench.redis.hget(bench.keys.quarantine, request.hold_id)))
+    assert "30" == kept.decode().split("\n")[1]
 
 
 def test_a_release_overtakes_its_admission(bench: Bench) -> None:

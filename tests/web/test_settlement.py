@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -14,10 +15,12 @@ from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger, Settled
+from gateway.store.spool import Owed, Spool, read_spool
 from gateway.web.settlement import Ending, Settlements, Tasks
 
 HOLD = HoldRequest("h", "r", Principal("o", "t", None, "k"), "chat", "gpt-4o", 100, "v")
 CHARGE = Posting("capture", 42)
+OWED = Owed(HOLD, CHARGE)
 
 
 class ScriptedLedger:
@@ -37,8 +40,8 @@ class ScriptedLedger:
         return answer
 
 
-def settlements(ledger: ScriptedLedger, tasks: Tasks) -> Settlements:
-    return Settlements(cast(Ledger, ledger), cast(Jobs, None), tasks, Metrics())
+def settlements(ledger: ScriptedLedger, tasks: Tasks, wait_s: float = 10, spool: Spool | None = None) -> Settlements:
+    return Settlements(cast(Ledger, ledger), cast(Jobs, None), tasks, Metrics(), cast(Spool, spool), wait_s)
 
 
 def test_waiting_for_tasks_waits_for_those_they_start() -> None:
@@ -103,7 +106,8 @@ def test_a_settlement_is_sent_until_it_is_answered(fault: Exception, caplog: pyt
 
     async def scenario() -> int:
         owed = settlements(ledger, Tasks())
-        task = owed.settle(HOLD, CHARGE)
+        task = asyncio.create_task(owed.settle(OWED))
+        await asyncio.sleep(0)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         in_between = owed.owed
@@ -123,11 +127,13 @@ def test_a_charge_that_stands_in_no_ledger_is_told(posted: int | None, caplog: p
     ledger = ScriptedLedger(Settled(changed=False, posted_nano_usd=posted))
 
     async def scenario() -> None:
-        await settlements(ledger, Tasks()).settle(HOLD, CHARGE)
+        await settlements(ledger, Tasks()).settle(OWED)
 
     with caplog.at_level(logging.ERROR, "gateway.settlement"):
         asyncio.run(scenario())
-    assert [f"hold h: 42 nano-USD are not posted; the ledger has {posted}"] == [r.message for r in caplog.records]
+    (record,) = caplog.records
+    assert "42 nano-USD are" in record.message
+    assert ("quarantine" if posted is None else f"the ledger has {posted}") in record.message
 
 
 def test_a_hold_ends_once_by_whoever_posts_first() -> None:
@@ -135,10 +141,71 @@ def test_a_hold_ends_once_by_whoever_posts_first() -> None:
     ledger = ScriptedLedger(Settled(changed=True, posted_nano_usd=42))
 
     async def scenario() -> Posting | None:
-        ending = Ending(settlements(ledger, Tasks()), HOLD, 1)
+        ending = Ending(settlements(ledger, Tasks()), HOLD)
         await ending.post(CHARGE)
         await ending.post(RELEASE)
         return ending.posting
 
     assert CHARGE == asyncio.run(scenario())
     assert [CHARGE] == ledger.postings
+
+
+class Away:
+    """A ledger that answers no settlement before it is told to."""
+
+    def __init__(self) -> None:
+        self.back = asyncio.Event()
+        self.postings: list[Posting] = []
+
+    async def settle(self, _hold: HoldRequest, posting: Posting) -> Settled:
+        if not self.back.is_set():
+            raise LedgerUnavailable("away")
+        self.postings.append(posting)
+        return Settled(changed=True, posted_nano_usd=posting.cost_nano_usd)
+
+
+def test_a_posting_without_an_answer_is_kept_on_disk_until_it_has_one(tmp_path: Path) -> None:
+    """The call ends then, and a crash loses nothing; once Redis has answered, the file is empty again."""
+
+    async def scenario() -> None:
+        ledger, tasks, spool = Away(), Tasks(), Spool(tmp_path)
+        spool.open()
+        owed = settlements(cast(ScriptedLedger, ledger), tasks, wait_s=0, spool=spool)
+        await owed.settle(OWED)
+        assert 1 == len(spool)
+        assert [OWED] == contents(tmp_path)
+        ledger.back.set()
+        await tasks.finished(10)
+        assert [CHARGE] == ledger.postings
+        assert [] == contents(tmp_path)
+        await spool.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_another_process_left_behind_is_posted(tmp_path: Path) -> None:
+    """Its file goes only when all of it is posted; until then nobody else takes it."""
+
+    async def scenario() -> None:
+        ledger, stop, spool = Away(), asyncio.Event(), Spool(tmp_path)
+        killed = Spool(tmp_path)
+        killed.open()
+        await killed.keep(OWED)
+        await killed.close()
+        spool.open()
+        owed = settlements(cast(ScriptedLedger, ledger), Tasks(), spool=spool)
+        ledger.back.set()
+        replaying = asyncio.create_task(owed.replay(stop))
+        await owed.replayed.wait()
+        stop.set()
+        await replaying
+        assert [CHARGE] == ledger.postings
+        assert [] == contents(tmp_path)
+        await spool.close()
+
+    asyncio.run(scenario())
+
+
+def contents(folder: Path) -> list[Owed]:
+    """All that a crash would leave to be posted."""
+    return [owed for path in folder.glob("*.spool") for owed in read_spool(path.read_bytes(), path.name)]

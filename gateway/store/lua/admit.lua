@@ -1,13 +1,17 @@
 -- admit: place one hold at every scope above a call, all or nothing. A refusal writes nothing.
 -- uses: scope hold
--- KEYS  1 hold  2 leases  3.. scopes, outermost first; the last is the key
+-- KEYS  1 hold  2 leases  3.. scopes, outermost first; the last of them is the key; behind them, where the call has an
+--       Idempotency-Key, its claim
 -- ARGV  1 hold id  2 required (nano-USD)  3 model  4 lease (ms)  5 JSON about the hold
 --       6..11 start and end (ms) of day, week, month as the gateway sees them
 --       12 most tokens it can use  13 images it asks for
+--       14..17 what it is charged should its gateway never be heard of again: nano-USD, prompt tokens, completion tokens, units
+--       18 digest of the request, where it has an Idempotency-Key; else ""
 -- Returns {outcome, numbers, left}; left is what the tightest scope has: limit, remaining and reset (ms) of requests, the
 -- same of tokens, and money (nano-USD) below the organisation; -1 where nothing limits it. Outcomes and their numbers:
 --   "admitted" admitted_at deadline
 --   "resolved" how: this id's hold has ended already (1 captured, 2 released, 3 expired); nothing is placed
+--   "claimed": another call has this Idempotency-Key; a fourth element is its claim: hold id, newline, digest of its request
 --   "stale_window" now: the windows do not contain Redis's clock
 --   "unknown_scope" | "revoked" | "expired" | "blocked" | "model_not_allowed", scope
 --   "exceeds_limit" scope rate limit: more than a whole minute's worth; it could never be admitted
@@ -16,11 +20,14 @@
 -- Order of refusals: 401, 403, 400, 402, 429; within each the outermost scope.
 -- Sending the same id again, while its hold is open, answers as the first time and places nothing more.
 
+local CLAIM_KEPT_MS = 24 * 3600 * 1000
+
 local required, model, lease = amount(ARGV[2]), ARGV[3], amount(ARGV[4])
 local wanted = {1, amount(ARGV[12]), amount(ARGV[13])}
 local now = now_ms()
 local starts = {0, amount(ARGV[6]), amount(ARGV[8]), amount(ARGV[10])}
-local count = #KEYS - 2
+local claiming = ARGV[18] ~= ''
+local count = #KEYS - 2 - (claiming and 1 or 0)
 local scopes = {}
 
 -- What the tightest scope has left of one rate.
@@ -98,6 +105,12 @@ for i = 1, count do
   local models = scopes[i].models
   if models ~= '' and not string.find(models, '\n' .. model .. '\n', 1, true) then return answer('model_not_allowed', i) end
 end
+local claim = claiming and packed[count + 2]
+if claim then
+  local reply = answer('claimed')
+  reply[4] = claim
+  return reply
+end
 for i = 1, count do
   for rate = REQUESTS, IMAGES do
     local limit = scopes[i][RATE_LIMIT + rate]
@@ -145,7 +158,9 @@ for i = 1, count do
   writes[#writes + 1] = write_scope(scope)
 end
 local deadline = now + lease
-local hold = {OPEN, required, now, deadline, starts[2], starts[3], starts[4], 0, 0, wanted[TOKENS], from_credit, about = ARGV[5]}
+local hold = {OPEN, required, now, deadline, starts[2], starts[3], starts[4], 0, 0, wanted[TOKENS], from_credit,
+  amount(ARGV[14]), amount(ARGV[15]), amount(ARGV[16]), amount(ARGV[17]), about = ARGV[5]}
 redis.call('MSET', KEYS[1], write_hold(hold), unpack(writes))
+if claiming then redis.call('SET', KEYS[#KEYS], ARGV[1] .. '\n' .. ARGV[18], 'PX', CLAIM_KEPT_MS) end
 redis.call('ZADD', KEYS[2], decimal(deadline), ARGV[1])
 return answer('admitted', now, deadline)

@@ -36,5 +36,5 @@ if posted == 0 then return {'nothing_to_refund'} end
 redis.call('MSET', unpack(writes))
 local id = redis.call('XADD', KEYS[4], '*', 'type', 'refund', 'hold', string.match(KEYS[3], '[^:]+$'),
   'cost', '-' .. decimal(posted), 'at', decimal(now_ms()), 'admitted', decimal(hold[ADMITTED_AT]), 'from_credit',
-  decimal(hold[FROM_CREDIT]), 'entry', ARGV[2])
+  decimal(hold[FROM_CREDIT]), 'windows', windows_of(hold), 'entry', ARGV[2])
 return {'refunded', id, posted}

@@ -1,0 +1,168 @@
+"""The leases of running calls: renewed by whoever runs them, ended by anyone once nobody does.
+
+Calls that end within one interval are never renewed, and nothing is counted for them: most calls.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.ledger import Progress
+from gateway.billing.prices import ModelPrice
+from gateway.metrics import Metrics
+from gateway.store.admission import HoldRequest
+from gateway.store.leases import Leases
+from gateway.wire.call import Call, Meter, Outcome
+from gateway.wire.charge import estimate, posting_of, prompt_tokens_of
+
+log = logging.getLogger("gateway.leases")
+
+_RENEWED_AT_ONCE = 64
+_EXPIRED_AT_ONCE = 100
+_LONGEST_LOOK_S = 1.0
+_CLOCK_STEP_S = 1.0
+
+
+@dataclass(slots=True)
+class RunningCall:
+    """A call on its way; `told` is what its lease was last renewed with. Its prompt is counted once, when it is due."""
+
+    call: Call
+    price: ModelPrice
+    hold: HoldRequest
+    meter: Meter
+    admitted_at_s: float
+    told: Progress
+    prompt_tokens: int | None = None
+
+    def count(self, outcome: Outcome) -> None:
+        """Bring `told` up to what was seen. Counts tokens: run it off the event loop."""
+        posting = posting_of(self.call, self.price, self.hold.amount_nano_usd, outcome)
+        if posting is None or posting.type == "release":
+            if self.prompt_tokens is None:
+                self.prompt_tokens = prompt_tokens_of(self.call)
+            posting = estimate(self.call, self.price, self.hold.amount_nano_usd, outcome, self.prompt_tokens)
+        self.told = Progress(posting.cost_nano_usd, posting.usage)
+
+
+class RunningCalls:
+    """The calls of this process that hold money; renews their leases three times as often as they would end."""
+
+    def __init__(self, leases: Leases, lease_s: float) -> None:
+        self._leases = leases
+        self._interval_s = lease_s / 3
+        self._running: dict[str, RunningCall] = {}
+
+    @contextlib.contextmanager
+    def renewed(self, call: Call, price: ModelPrice, hold: HoldRequest, meter: Meter) -> Iterator[None]:
+        """While the block runs, the hold's lease is renewed."""
+        self._running[hold.hold_id] = RunningCall(call, price, hold, meter, time.monotonic(), hold.so_far)
+        try:
+            yield
+        finally:
+            del self._running[hold.hold_id]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._interval_s)
+            try:
+                await self.renew_all()
+            except LedgerUnavailable:
+                pass  # logged where it was found; a reaper waits one lease after such an outage
+            except Exception:  # one call that cannot be counted must not end the renewal of all others
+                log.exception("renewing leases failed")
+
+    async def renew_all(self) -> None:
+        """Renew once; calls that were admitted less than an interval ago are not due yet."""
+        due_s = time.monotonic() - self._interval_s
+        due = [running for running in self._running.values() if running.admitted_at_s <= due_s]
+        due.sort(key=lambda running: running.hold.principal.org)
+        for org, of_org in itertools.groupby(due, key=lambda running: running.hold.principal.org):
+            rest = list(of_org)
+            while rest:
+                await self._renew(org, rest[:_RENEWED_AT_ONCE])
+                del rest[:_RENEWED_AT_ONCE]
+
+    async def _renew(self, org: str, due: Sequence[RunningCall]) -> None:
+        """Twice: at once by what was told last, for a lease must not run out while tokens are counted; then anew."""
+        await self._tell(org, due)
+        outcomes: list[Outcome] = []
+        for running in due:
+            outcomes.append(running.meter.outcome())
+            await asyncio.sleep(0)  # to read what was streamed takes a moment each; other calls go first
+        await asyncio.to_thread(_count_all, due, outcomes)
+        await self._tell(org, [running for running in due if running.hold.hold_id in self._running])
+
+    async def _tell(self, org: str, due: Sequence[RunningCall]) -> None:
+        ended = await self._leases.renew(org, [(running.hold.hold_id, running.told) for running in due])
+        for hold_id in ended:
+            if hold_id in self._running:
+                log.warning(
+                    "hold %s has expired while its call runs; its charge will be posted as a correction", hold_id
+                )
+
+
+def _count_all(due: Sequence[RunningCall], outcomes: Sequence[Outcome]) -> None:
+    for running, outcome in zip(due, outcomes, strict=True):
+        running.count(outcome)
+
+
+class Reaper:
+    """Ends holds that nobody renews; any number of gateways may run one.
+
+    It expires nothing until one lease after it could reach Redis again (or its own or Redis's clock has leapt), for
+    until then nobody may have been able to renew; and not before the postings in this machine's spool are made.
+    """
+
+    def __init__(
+        self, leases: Leases, orgs: Sequence[str], metrics: Metrics, lease_s: float, replayed: asyncio.Event
+    ) -> None:
+        self._leases = leases
+        self._orgs = orgs
+        self._metrics = metrics
+        self._lease_s = lease_s
+        self._look_s = min(_LONGEST_LOOK_S, lease_s / 5)
+        self._replayed = replayed
+        self._seen: tuple[float, int] | None = None
+        self._quiet_until_s = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set."""
+        while not stop.is_set():
+            try:
+                await self._look()
+            except LedgerUnavailable:
+                self._seen = None  # logged where it was found
+            except Exception:  # one hold that cannot be ended must not keep all others open
+                log.exception("expiring holds failed")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._look_s)
+
+    async def _look(self) -> None:
+        now_ms = await self._leases.now_ms()
+        if not self._saw_all_since(time.monotonic(), now_ms):
+            self._quiet_until_s = time.monotonic() + self._lease_s
+        if self._replayed.is_set() and time.monotonic() >= self._quiet_until_s:
+            for org in self._orgs:
+                await self._expire(org, now_ms)
+
+    def _saw_all_since(self, now_s: float, redis_ms: int) -> bool:
+        """Whether Redis answered the last look too, and neither clock has leapt or stood still since."""
+        seen, self._seen = self._seen, (now_s, redis_ms)
+        if seen is None:
+            return False
+        passed_s, passed_at_redis_s = now_s - seen[0], (redis_ms - seen[1]) / 1000
+        return abs(passed_at_redis_s - passed_s) < _CLOCK_STEP_S and passed_s < self._look_s + self._lease_s / 2
+
+    async def _expire(self, org: str, now_ms: int) -> None:
+        for hold in await self._leases.overdue(org, now_ms, _EXPIRED_AT_ONCE):
+            settled, posting = await self._leases.expire(hold)
+            if settled.changed:
+                self._metrics.observe_expiry(hold, posting, settled.crossings)
