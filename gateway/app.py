@@ -28,6 +28,7 @@ from gateway.store.credits import Credits
 from gateway.store.jobs import Jobs
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
+from gateway.store.reconciliations import Reconciliations
 from gateway.store.refusals import Refusals
 from gateway.store.reports import Projector, Reports
 from gateway.store.scopes import Principals, Scopes, ensure_organisation
@@ -48,6 +49,7 @@ from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
 from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
 from gateway.web.proxy import Proxy
+from gateway.web.reconciliation import ReconciliationDesk
 from gateway.web.scrape import LedgerScrape
 from gateway.web.services import CallLimits, Services
 from gateway.web.settlement import Settlements, Tasks
@@ -129,7 +131,10 @@ class Gateway:
         services, scopes = self.services, self._scopes
         auth, ledger, prices = services.auth, services.ledger, services.prices
         accounts = UpstreamAccounts(self._redis, scripts)
-        scrape = LedgerScrape(ledger, scopes, accounts, calendar, DEFAULT_ORG, _scrape_bounds(settings))
+        reconciliations = Reconciliations(self._redis, scripts, reports)
+        scrape = LedgerScrape(
+            ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, _scrape_bounds(settings)
+        )
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
         return _router(
             *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token or None).routes(),
@@ -138,6 +143,7 @@ class Gateway:
             *Books(auth, ledger, reports, scopes, calendar).routes(),
             *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
+            *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),
             *Dashboard(auth, Sessions(self._redis), figures, calendar.zone).routes(),
         )
 

@@ -32,13 +32,15 @@ class BudgetUse:
 class LedgerView:
     """What a scrape read from the ledger. `windows` are those that turn, without `total`.
 
-    `upstream_balance_nano_usd` is what is left at MiniToolAI; None until something was entered.
+    `upstream_balance_nano_usd` is what is left at MiniToolAI, `drift_nano_usd` what the latest reconciliation found;
+    None until something was entered.
     """
 
     holds_open: int
     budgets: Sequence[BudgetUse]
     windows: Mapping[Window, Span]
     upstream_balance_nano_usd: int | None = None
+    drift_nano_usd: int | None = None
 
 
 class LedgerGauges(Collector):
@@ -61,6 +63,8 @@ class LedgerGauges(Collector):
         yield from _budgets(view.budgets if view else ())
         yield from _windows(view.windows if view else {})
         yield _upstream_balance(view.upstream_balance_nano_usd if view else None)
+        drift_nano_usd = view.drift_nano_usd if view else None
+        yield GaugeMetricFamily("gateway_ledger_drift_nano_usd", "Ledger less MiniToolAI's bill.", value=drift_nano_usd)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """So that the registry refuses a second metric of one of these names."""

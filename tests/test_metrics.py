@@ -122,6 +122,14 @@ def test_the_ledgers_gauges_are_what_it_has_now() -> None:
     assert [] == samples(metrics, "gateway_budget_limit_usd")
 
 
+def test_a_drift_that_nobody_looked_for_is_absent() -> None:
+    """None found is another thing than nothing reconciled."""
+    metrics = Metrics()
+    for drift_nano_usd in (None, 0, -4350, None):
+        metrics.render(replace(VIEW, drift_nano_usd=drift_nano_usd))
+        assert drift_nano_usd == value(metrics, "gateway_ledger_drift_nano_usd")
+
+
 def test_a_balance_that_nobody_entered_is_absent() -> None:
     """An alert on a balance of 0 must not wake those who keep no account here."""
     metrics = Metrics()

@@ -35,6 +35,7 @@ class Keys:
         self.alerts = self._prefix + "alerts"
         self.crossed = self._prefix + "crossed"
         self.upstream_account = self._prefix + "upstream-account"
+        self.reconciliations = self._prefix + "reconciliations"
         self.checkpoint = self._prefix + "checkpoint"
         self.quarantine = self._prefix + "quarantine"
         self.jobs_due = self._prefix + "jobs-due"

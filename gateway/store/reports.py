@@ -36,7 +36,7 @@ _BATCH = 100  # summed without a pause, and the calls on this loop wait meanwhil
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What a row of a report adds up. Costs are nano-USD."""
+    """What a row of a report adds up. Costs are nano-USD; `flagged` counts the entries that carry a flag."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -44,6 +44,7 @@ class Measures:
     images: int = 0
     cost_nano_usd: int = 0
     estimated_nano_usd: int = 0
+    flagged: int = 0
 
     def __add__(self, other: "Measures") -> "Measures":
         return Measures(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -223,6 +224,7 @@ def measures_of(entry: Entry) -> Measures:
         images=_images(entry) - (before.units if entry.kind == "image" else 0),
         cost_nano_usd=entry.cost_nano_usd,
         estimated_nano_usd=entry.estimated_nano_usd,
+        flagged=int(bool(entry.flags)),
     )
 
 

@@ -212,7 +212,9 @@ def _row_json(groups: Sequence[str], place: Sequence[str]) -> dict[str, object]:
 
 
 def _measures_json(measures: Measures) -> dict[str, object]:
-    return asdict(measures) | {"cost_usd": format_usd(measures.cost_nano_usd)}
+    amounts = asdict(measures)
+    del amounts["flagged"]  # counted for reconciliation; a report tells what rests on estimates in money
+    return amounts | {"cost_usd": format_usd(measures.cost_nano_usd)}
 
 
 def _csv(groups: Sequence[str], rows: Iterable[tuple[tuple[str, ...], Measures]]) -> str:

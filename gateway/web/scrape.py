@@ -1,5 +1,5 @@
-"""What a scrape of /metrics shows from the ledger: open holds, budgets, the account at MiniToolAI; the same from every
-gateway."""
+"""What a scrape of /metrics shows from the ledger, the same from every gateway: open holds, budgets, the account at
+MiniToolAI, what the latest reconciliation found."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,6 +8,7 @@ from gateway.billing.principal import Scope, ScopeKind
 from gateway.ledger_view import BudgetUse, LedgerView
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState
+from gateway.store.reconciliations import Reconciliations
 from gateway.store.scopes import Scopes
 from gateway.store.upstream_account import UpstreamAccounts
 
@@ -22,6 +23,7 @@ class LedgerScrape:
         ledger: Ledger,
         scopes: Scopes,
         accounts: UpstreamAccounts,
+        reconciliations: Reconciliations,
         calendar: Calendar,
         org: str,
         most: Mapping[ScopeKind, int],
@@ -29,6 +31,7 @@ class LedgerScrape:
         self._ledger = ledger
         self._scopes = scopes
         self._accounts = accounts
+        self._reconciliations = reconciliations
         self._calendar = calendar
         self._org = org
         self._most = most
@@ -36,12 +39,14 @@ class LedgerScrape:
     async def view(self) -> LedgerView:
         """The ledger as of now. Raises LedgerUnavailable."""
         spans = self._calendar.spans_at(await self._scopes.now_ms())
+        reconciled = await self._reconciliations.latest(self._org)
         budgets = [use for kind in self._most for use in await self._budgets(kind, spans)]
         return LedgerView(
             holds_open=await self._ledger.open_hold_count(self._org),
             budgets=budgets,
             windows={"day": spans.day, "week": spans.week, "month": spans.month},
             upstream_balance_nano_usd=await self._accounts.balance(self._org),
+            drift_nano_usd=reconciled.drift_nano_usd if reconciled else None,
         )
 
     async def _budgets(self, kind: ScopeKind, spans: Spans) -> list[BudgetUse]:

@@ -4,7 +4,9 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with watched(tmp_path_factory.mktemp("watch")) as one:
         one.admin.post("/teams", {"id": "research", "budgets": [{"window": "month", "limit_usd": "25.00"}]})
         one.admin.post("/upstream", {"balance_usd": "100.00"})
+        reconcile(one, "0.00")
         one.admin.post("/teams", {"id": "poor", "budgets": [{"window": "day", "limit_usd": "0.000001"}]})
         yield one
 
@@ -94,6 +97,15 @@ def test_an_account_that_is_used_up_alerts_until_it_is_topped_up(everything: Wat
     everything.clears("UpstreamBalanceLow")
 
 
+def test_a_drift_alerts_until_a_reconciliation_finds_none(everything: Watched) -> None:
+    """The bill said nothing, then what the ledger says."""
+    assert 200 == send_chat(everything.gateways[0].url, everything.admin.key("research")["key"])
+    drift_usd = reconcile(everything, "0.00")["drift_usd"]
+    everything.fires("LedgerDrift")
+    assert "0.00" == reconcile(everything, drift_usd)["drift_usd"]
+    everything.clears("LedgerDrift")
+
+
 def test_refusals_of_both_sides_alert_and_clear(everything: Watched) -> None:
     """MiniToolAI's of the organisation, the gateway's of a team without money, and usage that had to be estimated."""
     rich, poor = (everything.admin.key(team)["key"] for team in ("research", "poor"))
@@ -158,6 +170,13 @@ def shows(everything: Watched, expression: str) -> bool:
         expression = expression.replace(variable, text)
     assert "$" not in expression
     return any(series["value"][1] != "NaN" for series in everything.query(expression))
+
+
+def reconcile(everything: Watched, billed_usd: str) -> dict[str, Any]:
+    """Hold all that these gateways ever charged against a figure."""
+    today = datetime.now(UTC).date()
+    days = {"from": str(today - timedelta(days=1)), "to": str(today + timedelta(days=1))}
+    return everything.admin.post("/reconciliation", days | {"billed_usd": billed_usd})
 
 
 def set_limit(everything: Watched, team: str, limit_nano_usd: int) -> None:

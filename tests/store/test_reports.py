@@ -42,7 +42,7 @@ def test_cells_add_up_by_owner_and_model(bench: Bench) -> None:
     period = period_of(bench.calendar, bench.now_ms(), "day")
     assert {
         Cell(period, "red", "gpt-4o-mini", "chat", Measures(1, 10, 5, 0, 30, 0)),
-        Cell(period, "red", "gpt-4o", "chat", Measures(1, 10, 5, 0, 40, 40)),
+        Cell(period, "red", "gpt-4o", "chat", Measures(1, 10, 5, 0, 40, 40, flagged=1)),
         Cell(period, "red", "realvision", "image", Measures(1, 0, 0, 0, 0, 0)),
         Cell(period, "blue", "gpt-4o-mini", "chat", Measures(1, 10, 5, 0, 7, 0)),
     } == set(cells(bench, "team"))
@@ -249,4 +249,4 @@ def test_an_image_that_was_estimated_is_counted(bench: Bench) -> None:
     bench.admit(request)
     bench.settle(request, Posting("capture", 9, Usage(units=1), "estimated", ("estimated", "unanswered")))
     (cell,) = cells(bench, "key")
-    assert Measures(requests=1, images=1, cost_nano_usd=9, estimated_nano_usd=9) == cell.measures
+    assert Measures(requests=1, images=1, cost_nano_usd=9, estimated_nano_usd=9, flagged=1) == cell.measures

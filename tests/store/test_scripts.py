@@ -11,15 +11,17 @@ from redis.exceptions import ResponseError
 
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import NOT_TOLD, violations
+from gateway.billing.reconciliation import Figure
 from gateway.billing.upstream_account import AccountChange
 from gateway.store.admission import Admitted
 from gateway.store.connection import open_redis
 from gateway.store.embedded import EmbeddedRedis
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
+from gateway.store.reconciliations import Reconciliations
 from gateway.store.scripts import SCRIPTS, Argument, RedisScripts, Reply, Script, TranslatedFaults, load
 from gateway.store.upstream_account import UpstreamAccounts
-from tests.store.bench import ORG, RED, Bench, capture
+from tests.store.bench import DAY_MS, ORG, RED, Bench, capture
 
 
 class DeclaredKeysOnly:
@@ -58,6 +60,8 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.run(bench.reports.catch_up("walled"))
     bench.prepaid(RED, 100)
     bench.run(UpstreamAccounts(bench.redis, confined).enter("walled", AccountChange("a1", "top_up", 100)))
+    reconciliations = Reconciliations(bench.redis, confined, bench.reports)
+    bench.run(reconciliations.reconcile("walled", Figure("f1", 0, DAY_MS, 100)))
     assert set(SCRIPTS) == confined.ran
     bench.run(confined.redis.aclose())
     bench.run(bench.redis.acl_deluser("confined"))
