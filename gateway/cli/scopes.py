@@ -5,10 +5,10 @@ What is sent is the control plane's own shape: a budget is `{"window": "month", 
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gateway.billing.budget import WINDOWS
+from gateway.billing.budget import BUDGET_WINDOWS, WINDOWS
 from gateway.billing.limits import RATE_OF_LIMIT
 from gateway.billing.money import parse_usd
 from gateway.cli.control_plane import ControlPlane, JSONObject, add_connection_arguments, connect, path_of
@@ -110,7 +110,8 @@ def add_setting_arguments(parser: argparse.ArgumentParser, fields: Sequence[Fiel
         action="append",
         type=budget,
         metavar="WINDOW=USD",
-        help=f"month=25.00 or prepaid; windows: {', '.join(WINDOWS)}; may be repeated; other windows keep theirs",
+        help=f"month=25.00, prepaid, or month=none to take it away; windows: {', '.join(WINDOWS)}; may be repeated; "
+        "other windows keep theirs",
     )
     parser.add_argument(
         "--limit",
@@ -136,11 +137,14 @@ def add_setting_arguments(parser: argparse.ArgumentParser, fields: Sequence[Fiel
     models.add_argument("--all-models", action="store_true", help="allow every model that has a price")
 
 
-def budget(text: str) -> JSONObject:
-    """Read `month=25.00` or `prepaid` as the control plane's budget; argparse shows what is wrong with another text."""
+def budget(text: str) -> tuple[str, JSONObject | None]:
+    """Read `month=25.00` or `prepaid` as a window and the control plane's budget, None for `month=none`; argparse shows
+    what is wrong with another text."""
     if text == "prepaid":
-        return {"window": text}
+        return text, {"window": text}
     window, _, limit_usd = text.partition("=")
+    if window in BUDGET_WINDOWS and limit_usd == "none":
+        return window, None
     if window not in WINDOWS:
         raise argparse.ArgumentTypeError(
             f"{text!r}: the window must be one of {', '.join(WINDOWS)}; or prepaid, without amount"
@@ -149,7 +153,7 @@ def budget(text: str) -> JSONObject:
         parse_usd(limit_usd)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
-    return {"window": window, "limit_usd": limit_usd}
+    return window, {"window": window, "limit_usd": limit_usd}
 
 
 def limit(text: str) -> tuple[str, int | None]:
@@ -166,9 +170,11 @@ def limit(text: str) -> tuple[str, int | None]:
 
 def settings_of(group: Group, arguments: argparse.Namespace) -> JSONObject:
     """The body with what was given and nothing else, so that a change leaves the rest as it is."""
-    names = [*(field.name for field in group.fields), "budgets", "models"]
+    names = [*(field.name for field in group.fields), "models"]
     given = {name: getattr(arguments, name, None) for name in names}
     body = {name: value for name, value in given.items() if value is not None}
+    if arguments.budgets is not None:
+        body["budgets"] = [budget for _, budget in arguments.budgets if budget is not None]
     if arguments.limits:
         body["limits"] = dict(arguments.limits)
     if getattr(arguments, "all_models", False):
@@ -212,18 +218,18 @@ def change(group: Group, control_plane: ControlPlane, arguments: argparse.Namesp
     settings = settings_of(group, arguments)
     if not settings:
         raise CommandError(f"nothing to change; `gateway {group.collection} set --help` lists what can be")
-    if settings.get("budgets"):
-        path = path_of(group.collection, arguments.id)
-        settings["budgets"] = with_others(settings["budgets"], control_plane.get(path, org=arguments.org)["budgets"])
+    if arguments.budgets:
+        current = control_plane.get(path_of(group.collection, arguments.id), org=arguments.org)["budgets"]
+        windows = {window for window, _ in arguments.budgets}
+        settings["budgets"] += others_of(current, windows)
     return patch(group, control_plane, arguments, settings)
 
 
-def with_others(named: list[JSONObject], current: list[JSONObject]) -> list[JSONObject]:
-    """The budgets that were named, and those of other windows as they are: raising one limit must not drop another."""
-    windows = {budget["window"] for budget in named}
+def others_of(current: list[JSONObject], windows: Collection[str]) -> list[JSONObject]:
+    """The budgets of all windows but these, as they are: raising one limit must not drop another."""
     settable = ("window", "limit_usd", "soft_percent")
     others = [budget for budget in current if budget["window"] not in windows]
-    return [*named, *({name: budget[name] for name in settable if name in budget} for budget in others)]
+    return [{name: budget[name] for name in settable if name in budget} for budget in others]
 
 
 def block(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:

@@ -86,6 +86,27 @@ def test_a_prepaid_budget_is_named_without_an_amount(control_plane: FakeControlP
     ] == [request.body for request in control_plane.requests if request.method == "PATCH"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "left"),
+    [
+        (["month=none"], [{"window": "prepaid", "soft_percent": [80]}]),
+        (["prepaid=none"], [{"window": "month", "limit_usd": "25.00"}]),
+        (["month=none", "day=1"], [{"window": "day", "limit_usd": "1"}, {"window": "prepaid", "soft_percent": [80]}]),
+        (["month=none", "prepaid=none"], []),
+    ],
+)
+def test_one_budget_can_be_taken_away(
+    typed: list[str], left: list[dict[str, object]], control_plane: FakeControlPlane
+) -> None:
+    """As one limit can: `--no-budgets` takes all of them."""
+    prepaid = {"window": "prepaid", "soft_percent": [80], "paid_in_usd": "10.00"}
+    both = RESEARCH | {"budgets": [{"window": "month", "limit_usd": "25.00", "spent_usd": "1.00"}, prepaid]}
+    control_plane.answers("GET", "/admin/v1/teams/research", both)
+    control_plane.answers("PATCH", "/admin/v1/teams/research", RESEARCH)
+    assert 0 == main(["teams", "set", "research", *(word for one in typed for word in ("--budget", one))])
+    assert {"budgets": left} == control_plane.requests[-1].body
+
+
 def test_a_prepaid_budget_is_bounded_by_what_was_paid_in(
     control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
 ) -> None:
