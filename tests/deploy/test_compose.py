@@ -119,6 +119,20 @@ def test_without_minitoolais_key_the_secrets_are_not_complete(tmp_path: Path) ->
     assert before == (tmp_path / "secrets" / "redis_password").read_text()
 
 
+def test_with_the_emulator_no_key_has_to_be_invented(project: dict[str, Any], tmp_path: Path) -> None:
+    """Free and offline from the first command on; a key that is there stays, and a slip makes no secret."""
+    script = tmp_path / "make-secrets"
+    script.write_bytes((DEPLOY / "make-secrets").read_bytes())
+    slip = subprocess.run(["sh", script, "--emulater"], capture_output=True, text=True, check=False)
+    assert (1, "make-secrets: there is no --emulater; known is --emulator\n") == (slip.returncode, slip.stderr)
+    for _ in range(2):
+        subprocess.run(["sh", script, "--emulator"], env={"PATH": "/usr/bin:/bin"}, check=True)
+    secrets = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    assert set(project["secrets"]) == set(secrets)
+    assert re.fullmatch(r"sk-emulator-[0-9a-f]{48}\n", secrets["minitoolai_api_key"])
+    assert secrets["minitoolai_api_key"] == (make_secrets(tmp_path, "sk-real") / "minitoolai_api_key").read_text()
+
+
 def test_the_books_need_their_password_and_outlive_a_stop(services: dict[str, Service], tmp_path: Path) -> None:
     """The container's own command, run here: the server itself gets SIGTERM, and what it had is there again."""
     secrets = make_secrets(tmp_path)
