@@ -1,6 +1,6 @@
 """The pages: who asks, may they see it, what is shown. Read `Dashboard._guarded`, then `_scope_page`."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 
@@ -175,8 +175,10 @@ class Dashboard:
         team, user = team_of(visit.visitor) or asked["team"] or None, asked["user"] or None
         days = await self._figures.last_days(visit.days)
         table = await self._table(visit, kind, days, count=_LIST_COUNT, after=asked["after"], team=team, user=user)
-        owner = "".join(f"&{name}={value}" for name, value in asked.items() if value and name != "after")
-        return answers.page(self._render(visit, "list.html", table=table, days=days, owner=owner))
+        owner = _parameters({"team": asked["team"], "user": asked["user"]})
+        return answers.page(
+            self._render(visit, "list.html", table=table, days=days, owner=owner, asked=_parameters(asked))
+        )
 
     async def _table(
         self,
@@ -287,6 +289,11 @@ def _kind(request: Request) -> ScopeKind:
 def _days(request: Request) -> int:
     text = request.query_params.get("days", str(_RANGE_DEFAULT))
     return next((days for days in RANGES if str(days) == text), _RANGE_DEFAULT)
+
+
+def _parameters(asked: Mapping[str, str]) -> str:
+    """What was asked of a list, to be added to a link that leads to it once more."""
+    return "".join(f"&{name}={value}" for name, value in asked.items() if value)
 
 
 def _day_charts(spending: Spending, language: Language) -> dict[str, ColumnChart]:

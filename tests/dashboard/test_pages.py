@@ -195,6 +195,15 @@ def test_a_long_list_has_pages(admin: Admin, boss: Visit) -> None:
     assert '<th scope="row"><a href="/dashboard/users/an' not in listed
 
 
+def test_another_language_shows_the_same_list(boss: Visit) -> None:
+    """The same team's, from the same place on, over the same days."""
+    page = boss.page("/users", team="crowd", after="crowd-049", days="7")
+    links = re.findall(r'<a href="([^"]+)" lang="(\w+)"', page)
+    assert [(f"?lang={code}&days=7&after=crowd-049&team=crowd", code) for code in ("en", "vi", "he")] == [
+        (html.unescape(link), code) for link, code in links
+    ]
+
+
 @pytest.mark.parametrize(
     ("key", "opens", "home"),
     [

@@ -173,6 +173,19 @@ def test_a_page_refreshes_itself_when_asked(browser: Browser, gateway: Process, 
     context.close()
 
 
+def test_refreshing_ends_at_the_login_when_the_session_does(browser: Browser, gateway: Process, member: str) -> None:
+    """A page that stays as it was would be taken for the present."""
+    context = browser.new_context()
+    context.clock.install()
+    page = log_in(context, gateway, member)
+    page.locator(".refresh input").check()
+    token = next(cookie["value"] for cookie in context.cookies() if cookie["name"] == "gateway-session")
+    httpx.post(f"{gateway.url}/dashboard/logout", headers={"cookie": f"gateway-session={token}"})
+    context.clock.run_for(16_000)
+    page.wait_for_url("**/dashboard/login")
+    context.close()
+
+
 def log_in(context: BrowserContext, gateway: Process, key: str) -> Page:
     page = context.new_page()
     page.goto(f"{gateway.url}/dashboard/login")

@@ -40,7 +40,8 @@ async function refresh() {
   const focused = document.activeElement;
   const inUse = content.contains(focused) && focused !== content && focused !== box;
   if (!box?.checked || document.hidden || inUse) return;
-  const answer = await fetch(location.href, { redirect: "error" }).catch(() => null);
+  const answer = await fetch(location.href, { redirect: "manual" }).catch(() => null);
+  if (answer?.type === "opaqueredirect") location.reload(); // the session has ended: the server shows the way in
   if (!answer?.ok) return;
   const fetched = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("content");
   for (const open of content.querySelectorAll("details[open]")) {
