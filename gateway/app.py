@@ -21,6 +21,7 @@ from gateway.dashboard.figures import Figures
 from gateway.dashboard.pages import Dashboard
 from gateway.metrics import Metrics
 from gateway.settings import WEEKDAYS, Settings
+from gateway.shared_metrics import Share
 from gateway.store.alerts import Alerts
 from gateway.store.answers import Answers
 from gateway.store.connection import check_fit, open_redis, remember_prices
@@ -73,7 +74,8 @@ class UnfitDataDirectory(RuntimeError):
 class Gateway:
     """One gateway process: an ASGI application with a lifespan.
 
-    `extra_endpoints` are further rows of the data plane's table, as `web.dataplane.endpoints` has them.
+    `extra_endpoints` are further rows of the data plane's table, as `web.dataplane.endpoints` has them. `share` is for
+    a process that is one of several workers: what it counts together with them.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Gateway:
         admin_key: str,
         redis_url: str,
         extra_endpoints: tuple[Endpoint, ...] = (),
+        share: Share | None = None,
     ) -> None:
         self.fault = ""
         """Why the gateway could not start; empty while it could."""
@@ -94,7 +97,7 @@ class Gateway:
         jobs = Jobs(self._redis, scripts)
         self._scopes = Scopes(self._redis, scripts)
         tasks = Tasks()
-        metrics = Metrics(settings.metrics_teams_max, settings.metrics_users_max)
+        metrics = Metrics(settings.metrics_teams_max, settings.metrics_users_max, share)
         upstream_keys = {DEFAULT_ORG: settings.upstream_api_key}
         auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG, calendar)
         self._spool = Spool(Path(settings.data_dir) / "spool")

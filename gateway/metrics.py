@@ -1,7 +1,7 @@
 """Every metric, counted from the one record a call leaves behind.
 
-Counters and histograms are this process's own: sum them over all gateways. What the ledger knows (budgets, open holds)
-is read from it at every scrape, so each gateway shows the same: take the maximum over them.
+Counters and histograms are this gateway's own, all its workers together: sum them over all gateways. What the ledger
+knows (budgets, open holds) is read from it at every scrape, so each gateway shows the same: take the maximum over them.
 
 Label values are bounded: endpoints, models, codes and scopes come from tables; teams and users past their bounds
 count as "other". No label ever holds a secret or free text. Amounts are nano-USD inside; Prometheus alone shows
@@ -10,7 +10,7 @@ float dollars.
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Protocol, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,6 +28,7 @@ from gateway.billing.money import NANO_PER_USD
 from gateway.billing.principal import ScopeKind
 from gateway.call_log import CallRecord, log_call, log_crossing, log_expiry
 from gateway.ledger_view import LedgerGauges, LedgerView
+from gateway.shared_metrics import LIVE, Share
 
 OTHER = "other"
 """What teams and users past their bounds count as."""
@@ -51,25 +52,32 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client 
 
 
 class Metrics:
-    """All metrics of one process. `observe` is called once a call, `render` once a scrape.
+    """All metrics of one gateway. `observe` is called once a call, `render` once a scrape.
 
-    `teams_max` and `users_max` bound the series: counters of teams and users beyond them go to "other".
+    `teams_max` and `users_max` bound the series: counters of teams and users beyond them go to "other". A process that
+    is one of several workers is given its share; without one everything is counted in memory, which is cheaper.
     """
 
-    def __init__(self, teams_max: int = 200, users_max: int = 1000) -> None:
+    def __init__(self, teams_max: int = 200, users_max: int = 1000, share: Share | None = None) -> None:
+        if share is not None:
+            share.join()
         self.registry = CollectorRegistry()
-        self._teams = _Bounded(teams_max)
-        self._users = _Bounded(users_max)
+        self._teams = share.names("teams", teams_max) if share else _Names(teams_max)
+        self._users = share.names("users", users_max) if share else _Names(users_max)
         self._make_counters()
         self._make_histograms()
         self._make_gauges()
         self._ledger = LedgerGauges()
-        self.registry.register(self._ledger)
+        self._shown = self.registry
+        if share is not None:
+            self._shown = CollectorRegistry()
+            self._shown.register(share.all_workers())
+        self._shown.register(self._ledger)
 
     def observe(self, record: CallRecord) -> None:
         """Count one finished call and write its log line."""
         duration_s = _now_since(record)
-        team = self._teams.label(record.principal.team if record.principal else None)
+        team = _label(self._teams, record.principal.team if record.principal else None)
         model = record.model or NONE
         self._requests.labels(record.endpoint, model, team, str(record.status), record.error).inc()
         if record.error:
@@ -91,15 +99,18 @@ class Metrics:
     def observe_expiry(self, hold: OpenHold, posting: Posting, crossings: Sequence[Crossing]) -> None:
         """Count a hold that nobody renewed, what it was charged, and write its log line."""
         self._expired.inc()
-        self._observe_charge(posting, hold.kind, hold.model, self._teams.label(hold.team), hold.user)
+        self._observe_charge(posting, hold.kind, hold.model, _label(self._teams, hold.team), hold.user)
         log_expiry(hold, posting)
         for crossing in crossings:
             self.observe_crossing(crossing)
 
     def render(self, view: LedgerView | None) -> bytes:
-        """The exposition text; None where the ledger did not answer: then its gauges keep what they had."""
+        """The exposition text; None where the ledger did not answer: then its gauges keep what they had.
+
+        May run in a thread of its own: with many series it takes a while.
+        """
         self._ledger.show(view)
-        return generate_latest(self.registry)
+        return generate_latest(self._shown)
 
     def _make_counters(self) -> None:
         self._requests = self._counter(
@@ -159,7 +170,7 @@ class Metrics:
             self._images.labels(team, model).inc(usage.units)
         cost_usd = posting.cost_nano_usd / NANO_PER_USD
         self._cost.labels(team, model, kind).inc(cost_usd)
-        self._user_cost.labels(team, self._users.label(user)).inc(cost_usd)
+        self._user_cost.labels(team, _label(self._users, user)).inc(cost_usd)
         # By zero, too: an increase from nothing to one would show in no graph.
         self._estimated.labels(model).inc(not INEXACT.isdisjoint(posting.flags))
         self._overruns.labels(model).inc(OVERRUN in posting.flags)
@@ -169,27 +180,35 @@ class Metrics:
         return Counter(name, text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, registry=self.registry)
+        return Gauge(name, text, registry=self.registry, multiprocess_mode=LIVE)
 
     def _seconds(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, ("endpoint",), buckets=_SECONDS, registry=self.registry)
 
 
-class _Bounded:
-    """Label values in the order they came, up to a bound; whatever comes later is "other"."""
+class _Known(Protocol):
+    """Names with series of their own, bounded in number."""
+
+    def has(self, name: str) -> bool: ...
+
+
+class _Names:
+    """The first names that came, up to a bound."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._seen: set[str] = set()
+        self._known: set[str] = set()
 
-    def label(self, value: str | None) -> str:
-        if value is None:
-            return NONE
-        if value not in self._seen:
-            if len(self._seen) >= self._most:
-                return OTHER
-            self._seen.add(value)
-        return value
+    def has(self, name: str) -> bool:
+        if name not in self._known and len(self._known) < self._most:
+            self._known.add(name)
+        return name in self._known
+
+
+def _label(known: _Known, name: str | None) -> str:
+    if name is None:
+        return NONE
+    return name if known.has(name) else OTHER
 
 
 def _now_since(record: CallRecord) -> float:
