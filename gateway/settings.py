@@ -60,7 +60,7 @@ class Settings:
     port: int = 8080
     """Port to listen on; 0 takes a free one."""
     workers: int = 1
-    """Processes. This version serves with one; start several gateways on one redis_url for more."""
+    """Processes that serve; with more than one a further process looks after them."""
     admin_key: str = ""
     """The first administrator's key; empty makes one at first start."""
     metrics_token: str = ""
@@ -150,6 +150,7 @@ _LEAST = {
 }
 _MOST = {
     "port": 65_535,
+    "workers": 256,
     "job_abandon_s": 172_800,  # a refund needs the job's hold, which is kept for two days
 }
 
@@ -191,10 +192,6 @@ def _check(settings: Settings) -> None:
                 raise SettingsError(f"{environment_name(one.name)} ({one.name}) must be {least} or more, not {value}")
             if value > (most := _MOST.get(one.name, math.inf)):
                 raise SettingsError(f"{environment_name(one.name)} ({one.name}) must be at most {most}, not {value}")
-    if settings.workers != 1:
-        raise SettingsError(
-            "GATEWAY_WORKERS (workers) must be 1 in this version; for more, start several gateways on one REDIS_URL"
-        )
     if settings.first_weekday not in WEEKDAYS:
         raise SettingsError(f"first_weekday must be one of {', '.join(WEEKDAYS)}, not {settings.first_weekday!r}")
     if settings.expired_holds not in EXPIRED_HOLDS:

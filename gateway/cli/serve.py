@@ -1,39 +1,41 @@
 """`gateway serve`: run the gateway, with an embedded Valkey unless REDIS_URL names a server."""
 
 import argparse
-import asyncio
 import contextlib
 import logging
 import os
 import secrets
-import signal
+import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-
-import uvicorn
 
 from gateway.app import Gateway
+from gateway.billing.prices import PriceList
 from gateway.cli.errors import CommandError
+from gateway.cli.logs import configure_logging
+from gateway.cli.server import Server
+from gateway.cli.worker import Order
+from gateway.cli.workers import Workers, addresses_of, reserved
 from gateway.settings import Settings, SettingsError, load_prices, load_settings
+from gateway.shared_metrics import MetricsFolder
 from gateway.store.connection import UnfitRedis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError
-from gateway.web.protocol import PlainProtocol
 
 log = logging.getLogger("gateway.serve")
 
 ADMIN_KEY_FILE = "admin-key"
 _ADMIN_KEY_CHARS_MIN = 16
-_AFTER_GRACE_S = 5
-_REDIS_CHECK_S = 0.1
+
+Check = Callable[[], None]
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="gateway serve", description=__doc__)
     parser.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
     parser.add_argument("--port", help="port to listen on; 0 takes a free one (GATEWAY_PORT)")
+    parser.add_argument("--workers", help="processes that serve (GATEWAY_WORKERS)")
     given = vars(parser.parse_args(argv))
     overrides = {f"GATEWAY_{name.upper()}": value for name, value in given.items() if value is not None}
     return serve({**os.environ, **overrides})
@@ -54,8 +56,9 @@ def serve(environ: Mapping[str, str]) -> int:
     try:
         if embedded is not None:
             embedded.start()
-        gateway = Gateway(settings, prices, admin_key, embedded.url if embedded else settings.redis_url)
-        return _run(gateway, settings, embedded)
+        serve_all = _serve_alone if settings.workers == 1 else _serve_with_workers
+        serve_all(settings, prices, admin_key, embedded.url if embedded else settings.redis_url, _keep_alive(embedded))
+        return 0
     except (EmbeddedRedisError, UnfitRedis) as error:
         raise CommandError(str(error)) from None
     finally:
@@ -63,66 +66,60 @@ def serve(environ: Mapping[str, str]) -> int:
             embedded.stop()
 
 
-class Server(uvicorn.Server):
-    """uvicorn, with a graceful end: on SIGTERM calls in flight finish within the grace time, the rest are ended."""
+def _serve_alone(settings: Settings, prices: PriceList, admin_key: str, redis_url: str, check: Check) -> None:
+    """This process is the gateway."""
+    gateway = Gateway(settings, prices, admin_key, redis_url)
+    server = Server(gateway, settings, lambda server: _announce(server.servers[0].sockets[0]), check)
+    server.run_to_end()
+    if not server.started:
+        raise CommandError(f"the gateway cannot start: {gateway.fault or _taken(settings)}")
 
-    def __init__(
-        self, config: uvicorn.Config, gateway: Gateway, grace_s: float, embedded: EmbeddedRedis | None
-    ) -> None:
-        super().__init__(config)
-        self._gateway = gateway
-        self._grace_s = grace_s
-        self._embedded = embedded
 
-    async def serve(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Keep the embedded Redis alive for as long as anything may need it: also while calls drain and settle."""
-        keeper = asyncio.create_task(self._keep_redis())
+def _serve_with_workers(settings: Settings, prices: PriceList, admin_key: str, redis_url: str, check: Check) -> None:
+    """This process looks after those that are."""
+    with contextlib.ExitStack() as ends:
         try:
-            await super().serve(sockets)  # type: ignore[arg-type]
-        finally:
-            keeper.cancel()
-
-    async def _keep_redis(self) -> None:
-        # On the event loop, hence the main thread: the server is to die with its parent, and by Linux that is a thread.
-        while self._embedded is not None:
-            try:
-                if self._embedded.revive():
-                    log.error("the embedded Redis had ended and was started again; its log is %s", self._embedded.log)
-            except OSError as error:  # no memory, no process, no file handle left: another moment may have them
-                log.error("the embedded Redis has ended and cannot be started: %s", error)
-            await asyncio.sleep(_REDIS_CHECK_S)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The server's own handler would raise the signal again once all is closed, and end the process by it: without
-        stopping the embedded Redis, and with an exit code that means failure."""
-        self._gateway.drain()
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
-
-    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Stop listening, let streams run for the grace time, then ask each to end; uvicorn waits for them."""
-        timer = asyncio.get_running_loop().call_later(self._grace_s, self._gateway.services.tasks.hurry)
+            folder = ends.enter_context(MetricsFolder.open_in(Path(settings.data_dir)))
+        except OSError as error:
+            raise CommandError(f"the gateway cannot start: {settings.data_dir}/metrics: {error.strerror}") from None
         try:
-            await super().shutdown(sockets)  # type: ignore[arg-type]
-        finally:
-            timer.cancel()
+            kept = [ends.enter_context(one) for one in reserved(settings.host, settings.port)]
+        except OSError:
+            raise CommandError(f"the gateway cannot start: {_taken(settings)}") from None
+        log_turn = folder.path / "log-turn"
+        configure_logging(log_turn)
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        # What keeps it from starting is told in one line of ours, not in several of uvicorn's.
-        uvicorn_log = logging.getLogger("uvicorn")
-        uvicorn_log.setLevel(logging.CRITICAL)
-        await super().startup(sockets)  # type: ignore[arg-type]
-        uvicorn_log.setLevel(logging.WARNING)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            print(f"gateway listening on http://{host}:{port}", flush=True)
+        def order(worker: int) -> Order:
+            share = folder.share(worker)
+            return Order(
+                settings, prices, admin_key, redis_url, addresses_of(kept), share, log_turn, parent=os.getpid()
+            )
+
+        Workers(settings.workers, order, folder.prepare, check).run(lambda: _announce(kept[0]))
 
 
-def configure_logging() -> None:
-    """One line a record on standard output; a call's line is already JSON."""
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
-    for noisy in ("httpx", "httpcore", "asyncio", "uvicorn"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+def _announce(one: socket.socket) -> None:
+    host, port = one.getsockname()[:2]
+    print(f"gateway listening on http://{host}:{port}", flush=True)
+
+
+def _taken(settings: Settings) -> str:
+    return f"cannot listen on {settings.host}:{settings.port}; if the port is taken, GATEWAY_PORT names another"
+
+
+def _keep_alive(embedded: EmbeddedRedis | None) -> Check:
+    """To be called often, from the main thread: the server is to die with its parent, and by Linux that is a thread."""
+
+    def check() -> None:
+        if embedded is None:
+            return
+        try:
+            if embedded.revive():
+                log.error("the embedded Redis had ended and was started again; its log is %s", embedded.log)
+        except OSError as error:  # no memory, no process, no file handle left: another moment may have them
+            log.error("the embedded Redis has ended and cannot be started: %s", error)
+
+    return check
 
 
 def generated_admin_key(data_dir: Path) -> str:
@@ -161,27 +158,3 @@ def _write_admin_key(path: Path) -> bool:
     finally:
         os.unlink(name)
     return True
-
-
-def _run(gateway: Gateway, settings: Settings, embedded: EmbeddedRedis | None) -> int:
-    config = uvicorn.Config(
-        gateway,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http=PlainProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.grace_s) + _AFTER_GRACE_S,
-    )
-    server = Server(config, gateway, settings.grace_s, embedded)
-    with contextlib.suppress(SystemExit):  # how uvicorn ends when it cannot listen
-        server.run()
-    if not server.started:
-        taken = f"cannot listen on {settings.host}:{settings.port}; if the port is taken, GATEWAY_PORT names another"
-        raise CommandError(f"the gateway cannot start: {gateway.fault or taken}")
-    return 0

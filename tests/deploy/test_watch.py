@@ -1,5 +1,6 @@
-"""The dashboards and alerts against a real Prometheus that scrapes two gateways under traffic."""
+"""The dashboards and alerts against a real Prometheus that scrapes two gateways of two workers under traffic."""
 
+import functools
 import json
 import re
 import signal
@@ -52,18 +53,17 @@ def test_no_panel_of_a_dashboard_is_empty(everything: Watched) -> None:
         assert [] == [query for query in queries if not shows(everything, query[2])]
 
 
-def test_budgets_in_prometheus_are_the_ledgers(everything: Watched) -> None:
-    """Two gateways show one budget each, and it is one budget."""
+def test_budgets_and_costs_in_prometheus_are_the_ledgers(everything: Watched) -> None:
+    """Two gateways show one budget each, and it is one budget; what their four workers charged adds up to what is
+    spent of it."""
     key = everything.admin.key("exact", "chi")["key"]
     everything.admin.patch("/teams/exact", {"budgets": [{"window": "total", "limit_usd": "1.00"}]})
-    assert [200, 200] == [send_chat(gateway.url, key) for gateway in everything.gateways]
+    assert [200] * 20 == [send_chat(gateway.url, key) for gateway in everything.gateways * 10]
     spent = sum(entry["cost_nano_usd"] for entry in everything.admin.ledger(team="exact"))
-    query = 'max by (window) (gateway_budget_spent_usd{scope="team",id="exact"})'
-
-    def shown() -> list[int]:
-        return [round(float(series["value"][1]) * 1e9) for series in everything.query(query)]
-
-    until(lambda: [spent] == shown())
+    budget = 'max by (window) (gateway_budget_spent_usd{scope="team",id="exact"})'
+    costs = 'sum(gateway_user_cost_usd_total{team="exact",user="chi"})'
+    for query in (budget, costs):
+        until(functools.partial(shows_exactly, everything, query, spent))
 
 
 def test_every_rule_can_be_evaluated(everything: Watched) -> None:
@@ -177,6 +177,10 @@ def reconcile(everything: Watched, billed_usd: str) -> dict[str, Any]:
     today = datetime.now(UTC).date()
     days = {"from": str(today - timedelta(days=1)), "to": str(today + timedelta(days=1))}
     return everything.admin.post("/reconciliation", days | {"billed_usd": billed_usd})
+
+
+def shows_exactly(everything: Watched, query: str, nano_usd: int) -> bool:
+    return [nano_usd] == [round(float(series["value"][1]) * 1e9) for series in everything.query(query)]
 
 
 def set_limit(everything: Watched, team: str, limit_nano_usd: int) -> None:

@@ -23,7 +23,7 @@ _STOP_S = 30
 
 @dataclass
 class Watched:
-    """Two gateways with an emulator behind them, watched by Prometheus, which tells Alertmanager."""
+    """Two gateways of two workers each, an emulator behind them, watched by Prometheus, which tells Alertmanager."""
 
     books: subprocess.Popen[bytes]
     gateways: list[Process]
@@ -99,6 +99,8 @@ def gateway_environ(secrets: Path, folder: Path, emulator: str) -> dict[str, str
         **here,
         "MINITOOLAI_BASE_URL": emulator,
         "REDIS_URL": f"unix://{folder}/s",
+        "GATEWAY_DATA_DIR": str(folder / "data"),
+        "GATEWAY_WORKERS": "2",
         "GATEWAY_REDIS_TIMEOUT_S": "0.3",
     }
 

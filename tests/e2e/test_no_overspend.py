@@ -1,4 +1,4 @@
-"""Nothing is overspent: three hundred calls at once, two gateways, room for a few."""
+"""Nothing is overspent: three hundred calls at once, two gateways, one of them of two workers, room for a few."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +24,7 @@ AT_ONCE = chat(f"Now!! [[fault:split=9999;tokens={TOKENS}]]", max_completion_tok
 
 @dataclass(frozen=True)
 class Arena:
-    """Two gateways on one Redis."""
+    """Two gateways on one Redis, three processes that serve."""
 
     stack: Stack
     gateways: tuple[Process, Process]
@@ -49,8 +49,8 @@ class Arena:
 
 
 @pytest.fixture(scope="module")
-def arena(stack: Stack) -> Arena:
-    gateways = (stack.gateway(), stack.gateway())
+def arena(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Arena:
+    gateways = (stack.gateway(workers="2", data_dir=str(tmp_path_factory.mktemp("workers"))), stack.gateway())
     return Arena(stack, gateways, Admin(gateways[0].url))
 
 
