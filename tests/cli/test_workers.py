@@ -83,9 +83,8 @@ def crew(stack: Stack, tmp_path: Path) -> Iterator[Crew]:
 @pytest.fixture
 def embedded(stack: Stack, tmp_path: Path) -> Iterator[Crew]:
     """Two workers and a Valkey of their own."""
-    process = start_embedded(stack, tmp_path)
-    yield Crew(process, tmp_path)
-    process.stop()
+    with started_embedded(stack, tmp_path) as process:
+        yield Crew(process, tmp_path)
 
 
 def test_both_workers_serve_and_every_scrape_shows_all(crew: Crew) -> None:
@@ -164,10 +163,10 @@ def test_a_killed_parent_takes_its_workers_along(embedded: Crew, stack: Stack, t
     pids = list(embedded.children())
     embedded.process.signal(signal.SIGKILL)
     until(lambda: not any(runs(pid) for pid in [embedded.process.pid, *pids]))
-    again = start_embedded(stack, tmp_path)
-    assert entries == Admin(again.url).ledger()
-    assert 1 == len(list((tmp_path / "metrics").iterdir()))
-    assert 0 == again.stop()
+    with started_embedded(stack, tmp_path) as again:
+        assert entries == Admin(again.url).ledger()
+        assert 1 == len(list((tmp_path / "metrics").iterdir()))
+        assert 0 == again.stop()
 
 
 def test_a_stream_outlives_a_killed_parent(crew: Crew, stack: Stack) -> None:
@@ -191,19 +190,19 @@ def test_a_restart_in_time_takes_what_the_workers_of_a_killed_parent_owe(
     """Their Valkey is gone with the parent; the next one has the same books, and they find it in the same place."""
     key = Admin(embedded.url).key("owed")["key"]
     pids = list(embedded.children())
-    with stream(embedded.url, CHAT, OPEN, key) as answer:
+    with contextlib.ExitStack() as ends:
+        answer = ends.enter_context(stream(embedded.url, CHAT, OPEN, key))
         answer.read_event()
         embedded.process.signal(signal.SIGKILL)
         until(lambda: not runs(embedded.process.pid))
-        again = start_embedded(stack, tmp_path)
+        again = ends.enter_context(started_embedded(stack, tmp_path))
         stack.emulator.post("/__release")
         answer.read_rest()
-    until(lambda: not any(runs(pid) for pid in pids))
-    (entry,) = Admin(again.url).ledger(team="owed")
-    assert ("capture", "upstream", answer.request_id) == tuple(
-        entry[name] for name in ("type", "usage_source", "request_id")
-    )
-    assert 0 == again.stop()
+        until(lambda: not any(runs(pid) for pid in pids))
+        (entry,) = Admin(again.url).ledger(team="owed")
+        assert ("capture", "upstream", answer.request_id) == tuple(
+            entry[name] for name in ("type", "usage_source", "request_id")
+        )
 
 
 def test_a_killed_valkey_comes_back_for_both_workers(embedded: Crew) -> None:
@@ -297,10 +296,15 @@ def open_streams_in_both(crew: Crew, key: str) -> Iterator[list[OpenAnswer]]:
         yield opened
 
 
-def start_embedded(stack: Stack, data_dir: Path) -> Process:
+@contextlib.contextmanager
+def started_embedded(stack: Stack, data_dir: Path) -> Iterator[Process]:
+    """A gateway with a Valkey of its own; ended with the block, whatever became of the test."""
     process = Process("serve", env=serve_environ(stack, data_dir))
-    assert process.url
-    return process
+    try:
+        assert process.url
+        yield process
+    finally:
+        process.stop()
 
 
 def serve_environ(stack: Stack, data_dir: Path, **more: str) -> dict[str, str]:
