@@ -56,7 +56,7 @@ class Refused:
 class OverBudget:
     """A limit would be passed: by what is spent (402), or only by what running calls hold (`only_held`, 429).
 
-    Of prepaid the limit is what was paid in.
+    Of prepaid the limit is what was paid in. `retry_after_ms` is None where no waiting helps.
     """
 
     scope: Scope
@@ -67,6 +67,7 @@ class OverBudget:
     held_nano_usd: int
     required_nano_usd: int
     only_held: bool
+    retry_after_ms: int | None = None
     allowance: Allowance = field(default=NOTHING_LIMITED, compare=False)
 
     @property
@@ -77,7 +78,9 @@ class OverBudget:
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
-    """A rate is used up until `retry_after_ms`; None where the call asks for more than a whole minute's worth."""
+    """A rate is used up. `retry_after_ms` is the longest wait of all scopes, whichever of them is named here; None where
+    the call asks for more than a whole minute's worth.
+    """
 
     scope: Scope
     rate: Rate
@@ -130,6 +133,7 @@ def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calenda
         held_nano_usd=numbers[4],
         required_nano_usd=request.amount_nano_usd,
         only_held=outcome == "budget_held",
+        retry_after_ms=numbers[6] if outcome == "budget_held" else None,
         allowance=allowance,
     )
 

@@ -54,7 +54,7 @@ class ScopeState:
             return Left(limit, max(0, limit - self.calls_open), 0)
         held = self._tokens_held if rate == "tokens" else 0
         used_ms = max(0, self._arrivals_ms[rate] - now_ms) + -(-held * _MINUTE_MS // limit)
-        return Left(limit, max(0, (_MINUTE_MS - used_ms) * limit // _MINUTE_MS), used_ms)
+        return Left(limit, max(0, (_MINUTE_MS - used_ms) * limit // _MINUTE_MS), min(used_ms, _MINUTE_MS))
 
     @property
     def spent_nano_usd(self) -> int:

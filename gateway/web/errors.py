@@ -25,7 +25,6 @@ from gateway.wire.strictjson import encode
 
 Header = tuple[bytes, bytes]
 
-HELD_RETRY_AFTER_S = 2
 _WINDOW_WORDS: Mapping[Window, str] = {
     "total": "in total",
     "day": "for today",
@@ -105,7 +104,7 @@ def _rate_refusal(limited: RateLimited) -> GatewayError:
             f"{name} may use {limited.limit} {words}, and this one call asks for more; ask for less in one call.",
             details=details,
         )
-    retry_after_s = max(1, -(-limited.retry_after_ms // 1000))
+    retry_after_s = _seconds(limited.retry_after_ms)
     kind = ConcurrencyLimitExceeded if limited.rate == "concurrent" else RateLimitExceeded
     return kind(
         f"{name} may use {limited.limit} {words}; try again in {retry_after_s} s.",
@@ -125,10 +124,15 @@ def _money_refusal(over: OverBudget, *, told: bool) -> GatewayError:
         }
     details |= {"required_usd": format_usd(over.required_nano_usd), "resets_at": resets_at}
     if over.only_held:
-        return BudgetHeld(_held_message(over, told=told), details=details, retry_after_s=HELD_RETRY_AFTER_S)
+        retry_after_s = _seconds(over.retry_after_ms or 0)
+        return BudgetHeld(_held_message(over, told=told), details=details, retry_after_s=retry_after_s)
     if over.window == "prepaid":
         return CreditExhausted(_credit_message(over, told=told), details=details)
     return BudgetExceeded(_spent_message(over, resets_at, told=told), details=details)
+
+
+def _seconds(retry_after_ms: int) -> int:
+    return max(1, -(-retry_after_ms // 1000))
 
 
 def _held_message(over: OverBudget, *, told: bool) -> str:

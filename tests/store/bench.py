@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from gateway.billing.budget import Budget, Calendar, Span, Spans, Window
 from gateway.billing.credit import NotPaid, Paid, Payment
 from gateway.billing.ledger import RELEASE, Books, Entry, Posting
+from gateway.billing.limits import RATES, Rate
 from gateway.billing.principal import Principal, Scope
 from gateway.billing.scope import ScopeSettings
 from gateway.billing.usage import Usage
@@ -48,6 +49,7 @@ BY_DESK = Principal(ORG, "blue", "binh", "desk")
 
 DAY_MS = 24 * 3_600_000
 _DEADLINE_AT = 24  # bytes into a packed hold (ADR 0003)
+_ARRIVALS_AT = 176  # bytes into a packed scope
 NEVER = Spans(Span(0, 0), Span(0, 0), Span(0, 0))
 REFUND = Posting("refund", usage=Usage(units=1))
 
@@ -147,6 +149,17 @@ class Bench:
 
     def admit(self, request: HoldRequest) -> Decision:
         return self.run(self.ledger.admit(request))
+
+    def fill_until(self, scope: Scope, rate: Rate, full_until_ms: int) -> None:
+        """Make a bucket one that is refilled at that time, wherever the clock was when it was filled."""
+
+        async def fill() -> None:
+            name = self.keys.state(scope)
+            packed = bytearray(cast(bytes, await self.redis.get(name)))
+            struct.pack_into("<d", packed, _ARRIVALS_AT + 8 * RATES.index(rate), full_until_ms)
+            await self.redis.set(name, bytes(packed))
+
+        self.run(fill())
 
     def lapse(self, request: HoldRequest) -> None:
         """Let the hold's lease be over: as if a minute had passed since its deadline."""

@@ -61,7 +61,7 @@ def test_each_scope_refuses_in_each_window(bench: Bench, scope: Scope, window: W
     before = bench.everything()
     refused = bench.admit(bench.call(1))
     span = bench.calendar.spans_at(bench.now_ms()).of(window)
-    assert OverBudget(scope, window, span, 100, 30, 70, required_nano_usd=1, only_held=True) == refused
+    assert OverBudget(scope, window, span, 100, 30, 70, 1, only_held=True, retry_after_ms=2000) == refused
     assert before == bench.everything()
 
 

@@ -9,11 +9,13 @@ from gateway.billing.ledger import RELEASE, Posting
 from gateway.billing.limits import RATE_OF_LIMIT, RATES, Left, Limits, Rate
 from gateway.billing.principal import Scope
 from gateway.billing.usage import Usage
-from gateway.store.admission import Admitted, HoldRequest, OverBudget, RateLimited, Refused
+from gateway.store.admission import Admitted, Decision, HoldRequest, OverBudget, RateLimited, Refused
 from gateway.store.packed import tightest
-from tests.store.bench import AN, BY_DESK, BY_NOTEBOOK, NOTEBOOK, ORGANISATION, RED, Bench
+from tests.e2e.waiting import until
+from tests.store.bench import AN, BY_DESK, BY_NOTEBOOK, BY_ROBOT, NOTEBOOK, ORGANISATION, RED, Bench
 
 CALLERS = 200
+HELD_WAIT_MS = 2000
 ABOVE_THE_CALL = (ORGANISATION, RED, AN, NOTEBOOK)
 
 
@@ -145,6 +147,95 @@ def test_the_outermost_used_up_rate_is_told(bench: Bench) -> None:
     refused = bench.admit(bench.call(1))
     assert isinstance(refused, RateLimited)
     assert RED == refused.scope
+
+
+@pytest.mark.parametrize("rate", ["requests", "tokens", "images"])
+def test_a_clock_that_was_set_back_locks_nobody_out(bench: Bench, rate: Rate) -> None:
+    """A bucket that is full an hour ahead was filled by another clock: it counts as full now, which is kept, so that it is
+    empty within a minute. Until then nothing passes but its refill."""
+    rated(bench, RED, **{f"{rate}_per_minute": 600})
+    start_ms = bench.now_ms()
+    bench.fill_until(RED, rate, start_ms + 3_600_000)
+    first = bench.admit(call_of(bench, rate))
+    assert isinstance(first, RateLimited)
+    assert first.retry_after_ms is not None
+    assert first.retry_after_ms <= 1000
+    kept = bench.state(RED).left(rate, bench.now_ms())
+    assert kept is not None
+    assert kept.reset_ms <= 60_000
+    until(lambda: isinstance(bench.admit(call_of(bench, rate)), Admitted))
+    refill_ms = 1000 if rate == "tokens" else 100
+    assert refill_ms <= bench.now_ms() - start_ms
+
+
+def test_more_tokens_than_a_bucket_holds_fill_it(bench: Bench) -> None:
+    """A call that used more than a whole minute's worth (the limit was lowered while it ran) fills the bucket; it is
+    refilled after a minute, not after as many minutes as there were tokens."""
+    running = bench.call(1, tokens=6000)
+    bench.admit(running)
+    rated(bench, RED, tokens_per_minute=60)
+    bench.settle(running, Posting("capture", 1, Usage(prompt_tokens=3000, completion_tokens=3000)))
+    refused = bench.admit(bench.call(1, tokens=60))
+    assert isinstance(refused, RateLimited)
+    assert refused.retry_after_ms is not None
+    assert 59_000 < refused.retry_after_ms <= 60_000
+
+
+def test_tokens_of_running_calls_are_not_told_as_a_refill(bench: Bench) -> None:
+    """Time does not bring them back, an end of those calls does, and nobody knows when: ask again in a moment. Where
+    what was used is in the way as well, its time is told."""
+    rated(bench, RED, tokens_per_minute=600)
+    running = bench.call(1, tokens=590)
+    bench.admit(running)
+    assert HELD_WAIT_MS == wait_of(bench, tokens=100)
+    rated(bench, RED, tokens_per_minute=60)
+    assert HELD_WAIT_MS == wait_of(bench, tokens=10)
+    rated(bench, RED, tokens_per_minute=600)
+    bench.settle(running, Posting("capture", 1, Usage(prompt_tokens=400, completion_tokens=100)))
+    bench.admit(bench.call(1, tokens=50))
+    # 500 used, 50 held: 100 more fit once 50 are back, held or not.
+    assert 4_000 < wait_of(bench, tokens=100) <= 5_000
+    # So do 300 once 250 are back.
+    assert 24_000 < wait_of(bench, tokens=300) <= 25_000
+    # 580 never fit beside the 50 that are held; without those, once 480 are back.
+    assert 47_000 < wait_of(bench, tokens=580) <= 48_000
+
+
+def test_the_longest_of_all_waits_is_told(bench: Bench) -> None:
+    """Whoever comes back after it is not sent away by the next scope; the scope that is named stays the outermost."""
+    rated(bench, RED, requests_per_minute=60)
+    rated(bench, NOTEBOOK, requests_per_minute=1)
+    for scope in (RED, NOTEBOOK):
+        bench.fill_until(scope, "requests", bench.now_ms() + 60_000)
+    refused = bench.admit(bench.call(1))
+    assert isinstance(refused, RateLimited)
+    assert (RED, "requests", 60) == (refused.scope, refused.rate, refused.limit)
+    assert refused.retry_after_ms is not None
+    assert 59_000 < refused.retry_after_ms <= 60_000
+
+
+def test_money_that_is_held_waits_for_a_rate_as_well(bench: Bench) -> None:
+    """429 `budget_held` names the outer scope, and the time of the inner one's rate."""
+    bench.limit(RED, 10)
+    bench.admit(bench.call(10, BY_ROBOT))
+    assert HELD_WAIT_MS == retry_after_ms(bench.admit(bench.call(10)))
+    rated(bench, NOTEBOOK, requests_per_minute=1)
+    bench.fill_until(NOTEBOOK, "requests", bench.now_ms() + 60_000)
+    refused = bench.admit(bench.call(10))
+    assert isinstance(refused, OverBudget)
+    assert (RED, True) == (refused.scope, refused.only_held)
+    assert 59_000 < retry_after_ms(refused) <= 60_000
+
+
+def wait_of(bench: Bench, *, tokens: int) -> int:
+    """What a call of so many tokens is told to wait, in ms."""
+    return retry_after_ms(bench.admit(bench.call(1, tokens=tokens)))
+
+
+def retry_after_ms(refused: Decision) -> int:
+    assert isinstance(refused, RateLimited | OverBudget)
+    assert refused.retry_after_ms is not None
+    return refused.retry_after_ms
 
 
 def test_a_limit_counts_from_its_change_on(bench: Bench) -> None:

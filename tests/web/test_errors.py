@@ -84,7 +84,10 @@ def seen(error: GatewayError) -> tuple[int, dict[str, str], dict[str, Any]]:
 def over(
     scope: Scope, *, window: Window = "month", only_held: bool = False, end_ms: int | None = 1_796_083_200_000
 ) -> OverBudget:
-    return OverBudget(scope, window, Span(0, end_ms), 25 * 10**9, 24 * 10**9, 10**8, 2 * 10**9, only_held)
+    retry_after_ms = 2000 if only_held else None
+    return OverBudget(
+        scope, window, Span(0, end_ms), 25 * 10**9, 24 * 10**9, 10**8, 2 * 10**9, only_held, retry_after_ms
+    )
 
 
 @pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.__name__)

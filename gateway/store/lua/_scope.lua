@@ -30,17 +30,34 @@ local MINUTE_MS = 60000
 
 -- How much of a minute's bucket is used, in ms of refill.
 local function used_ms(scope, rate, now)
-  local ahead = math.max(0, scope[ARRIVAL + rate] - now)
-  if rate ~= TOKENS then return ahead end
-  return ahead + scope[TOKENS_HELD] * MINUTE_MS / scope[RATE_LIMIT + TOKENS]
+  return math.max(0, scope[ARRIVAL + rate] - now)
 end
 
--- Take an amount from a bucket, for good.
+-- How much of it is set aside for running calls, in the same measure: no time brings that back, but their end.
+local function held_ms(scope, rate)
+  if rate ~= TOKENS then return 0 end
+  return scope[TOKENS_HELD] * MINUTE_MS / scope[RATE_LIMIT + TOKENS]
+end
+
+-- Take an amount from a bucket, for good. Whatever is taken, it is empty for no longer than a minute.
 local function take(scope, rate, amount_taken, now)
   local limit = scope[RATE_LIMIT + rate]
   if limit > 0 then
-    scope[ARRIVAL + rate] = math.max(now, scope[ARRIVAL + rate]) + amount_taken * MINUTE_MS / limit
+    local arrival = math.max(now, scope[ARRIVAL + rate]) + amount_taken * MINUTE_MS / limit
+    scope[ARRIVAL + rate] = math.min(now + MINUTE_MS, arrival)
   end
+end
+
+-- A bucket that is empty for longer was emptied before the clock was set back: from now on it is an empty one of this
+-- clock. Returns whether there was any.
+local function heed_clock(scope, now)
+  local changed = false
+  for rate = REQUESTS, IMAGES do
+    if scope[ARRIVAL + rate] > now + MINUTE_MS then
+      scope[ARRIVAL + rate], changed = now + MINUTE_MS, true
+    end
+  end
+  return changed
 end
 
 local function read_scope(packed)

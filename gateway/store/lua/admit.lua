@@ -1,4 +1,5 @@
--- admit: place one hold at every scope above a call, all or nothing. A refusal writes nothing.
+-- admit: place one hold at every scope above a call, all or nothing. A refusal writes nothing but what a clock that was
+-- set back asks for.
 -- uses: scope hold
 -- KEYS  1 hold  2 leases  3.. scopes, outermost first; the last of them is the key; behind them, where the call has an
 --       Idempotency-Key, its claim
@@ -15,12 +16,15 @@
 --   "stale_window" now: the windows do not contain Redis's clock
 --   "unknown_scope" | "revoked" | "expired" | "blocked" | "model_not_allowed", scope
 --   "exceeds_limit" scope rate limit: more than a whole minute's worth; it could never be admitted
---   "budget_exceeded" | "budget_held" scope window limit spent held start; of window 5, prepaid, the limit is what was paid in
+--   "budget_exceeded" scope window limit spent held start; of window 5, prepaid, the limit is what was paid in
+--   "budget_held" the same, then retry_after (ms)
 --   "rate_limited" scope rate limit retry_after (ms)
+-- retry_after is the longest of all scopes' waits. Where only an end of running calls helps, nobody knows it: HELD_WAIT_MS.
 -- Order of refusals: 401, 403, 400, 402, 429; within each the outermost scope.
 -- Sending the same id again, while its hold is open, answers as the first time and places nothing more.
 
 local CLAIM_KEPT_MS = 24 * 3600 * 1000
+local HELD_WAIT_MS, CALLS_WAIT_MS = 2000, 1000
 
 local required, model, lease = amount(ARGV[2]), ARGV[3], amount(ARGV[4])
 local wanted = {1, amount(ARGV[12]), amount(ARGV[13])}
@@ -29,6 +33,7 @@ local starts = {0, amount(ARGV[6]), amount(ARGV[8]), amount(ARGV[10])}
 local claiming = ARGV[18] ~= ''
 local count = #KEYS - 2 - (claiming and 1 or 0)
 local scopes = {}
+local set_back = {}                                 -- numbers of scopes with a bucket of a clock that ran ahead of this one
 
 -- What the tightest scope has left of one rate.
 local function left_of(rate)
@@ -36,9 +41,9 @@ local function left_of(rate)
   for i = 1, count do
     local most = scopes[i][RATE_LIMIT + rate]
     if most > 0 then
-      local used = used_ms(scopes[i], rate, now)
+      local used = used_ms(scopes[i], rate, now) + held_ms(scopes[i], rate)
       local rest = math.max(0, math.floor((MINUTE_MS - used) * most / MINUTE_MS + 1e-6))
-      if remaining < 0 or rest < remaining then limit, remaining, reset = most, rest, math.ceil(used) end
+      if remaining < 0 or rest < remaining then limit, remaining, reset = most, rest, math.ceil(math.min(used, MINUTE_MS)) end
     end
   end
   return limit, remaining, reset
@@ -74,6 +79,7 @@ end
 for i = 1, count do
   if not packed[i + 1] then return {'unknown_scope', {i}, {}} end
   scopes[i] = read_scope(packed[i + 1])
+  if heed_clock(scopes[i], now) then set_back[#set_back + 1] = i end
 end
 
 if packed[1] then
@@ -118,29 +124,47 @@ for i = 1, count do
   end
 end
 
--- The first refusal that waiting would mend: it counts only where no budget is really spent.
-local later
-local function wait(outcome, ...) later = later or {outcome, ...} end
+-- The first refusal that waiting would mend, and the longest wait: they count only where no budget is really spent.
+local later, longest = nil, 0
+local function wait(ms, outcome, ...)
+  later, longest = later or {outcome, ...}, math.max(longest, ms)
+end
+
+-- How long until so much of a bucket is free, in ms; not above 0 where it is.
+local function wait_ms(scope, rate, wanted_ms)
+  local used, held = used_ms(scope, rate, now), held_ms(scope, rate)
+  local over = used + held + wanted_ms - MINUTE_MS
+  -- What was used comes back with time. Is that not enough, running calls must end, which may free all they hold.
+  if over <= used then return over end
+  return math.max(HELD_WAIT_MS, used + wanted_ms - MINUTE_MS)
+end
 
 for i = 1, count do
   local scope = scopes[i]
   local calls = scope[RATE_LIMIT + CONCURRENT]
-  if calls >= 0 and scope[CALLS_OPEN] >= calls then wait('rate_limited', i, CONCURRENT, calls, 1000) end
+  if calls >= 0 and scope[CALLS_OPEN] >= calls then wait(CALLS_WAIT_MS, 'rate_limited', i, CONCURRENT, calls) end
   for rate = REQUESTS, IMAGES do
     local limit = scope[RATE_LIMIT + rate]
     if limit > 0 and wanted[rate] > 0 then
-      local over = used_ms(scope, rate, now) + wanted[rate] * MINUTE_MS / limit - MINUTE_MS
-      if over > 1e-6 then wait('rate_limited', i, rate, limit, math.ceil(over)) end
+      local ms = wait_ms(scope, rate, wanted[rate] * MINUTE_MS / limit)
+      if ms > 1e-6 then wait(math.ceil(ms), 'rate_limited', i, rate, limit) end
     end
   end
   for window = 1, PREPAID do
     local limit, spent, held = limit_of(scope, window), scope[SPENT[window]], scope[HELD[window]]
     local bound = limit >= 0 and limit or NANO_USD_MAX
     if spent + required > bound then return answer('budget_exceeded', i, window, limit, spent, held, starts[window] or 0) end
-    if spent + held + required > bound then wait('budget_held', i, window, limit, spent, held, starts[window] or 0) end
+    if spent + held + required > bound then
+      wait(HELD_WAIT_MS, 'budget_held', i, window, limit, spent, held, starts[window] or 0)
+    end
   end
 end
-if later then return answer(unpack(later)) end
+if later then
+  -- Without this the same bucket would be found too far ahead again and again, and be empty until that time.
+  for _, i in ipairs(set_back) do redis.call('SET', KEYS[i + 2], write_scope(scopes[i])) end
+  later[#later + 1] = longest
+  return answer(unpack(later))
+end
 
 local writes, from_credit = {}, 0
 for i = 1, count do
