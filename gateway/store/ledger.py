@@ -30,7 +30,7 @@ _Rows = list[tuple[bytes, Fields]]
 @dataclass(frozen=True, slots=True)
 class Settled:
     """What became of a posting. `posted_nano_usd` is what now stands in the ledger for the hold, whoever posted it;
-    None: Redis knows no such hold. `crossings`: soft thresholds it crossed, each told once."""
+    None: Redis knows no such hold. `crossings`: soft thresholds it found reached, each told once."""
 
     changed: bool
     posted_nano_usd: int | None

@@ -122,7 +122,7 @@ def flags_of(*, blocked: bool, revoked: bool, pays_ahead: bool) -> int:
 
 
 def soft_text(budgets: Iterable[Budget]) -> str:
-    """The soft thresholds as the scripts read them: number of the window, colon, percent."""
+    """The soft thresholds as the scripts read them: number of the window, colon, percent; none told yet."""
     return " ".join(
         f"{BUDGET_WINDOWS.index(budget.window) + 1}:{percent}" for budget in budgets for percent in budget.soft_percent
     )

@@ -7,7 +7,7 @@ from gateway.billing.ledger import RELEASE
 from gateway.billing.money import NANO_USD_MAX
 from gateway.billing.principal import Scope
 from gateway.store.alerts import Alert, Alerts
-from tests.store.bench import AN, NOTEBOOK, ORGANISATION, RED, Bench, capture
+from tests.store.bench import AN, BLUE, NOTEBOOK, ORGANISATION, RED, Bench, capture
 
 
 def spend(bench: Bench, cost_nano_usd: int) -> tuple[Crossing, ...]:
@@ -77,6 +77,35 @@ def test_another_limit_has_thresholds_of_its_own(bench: Bench) -> None:
     assert [50] == [crossing.spent_nano_usd for crossing in spend(bench, 50)]
     bench.pay(AN, 100)
     assert [100] == [crossing.spent_nano_usd for crossing in spend(bench, 50)]
+
+
+def test_spending_above_a_threshold_is_told_however_it_got_there(bench: Bench) -> None:
+    """A limit that was lowered, or credit that moved away, puts a threshold below what is spent: no charge crosses it,
+    and its owner must hear of it all the same. The next charge tells, once."""
+    soften(bench, AN, 1000, 50, 80)
+    assert () == spend(bench, 90)
+    soften(bench, AN, 100, 50, 80)
+    assert (Crossing(AN, "month", 50, 100, 91), Crossing(AN, "month", 80, 100, 91)) == spend(bench, 1)
+    assert () == spend(bench, 1)
+    soften(bench, AN, 1000)
+    for team in (RED, BLUE):
+        soften(bench, team, 0, 50, window="prepaid")
+    bench.pay(RED, 300)
+    assert () == spend(bench, 80)
+    bench.pay(BLUE, 150, source=RED)
+    assert (Crossing(RED, "prepaid", 50, 150, 81),) == spend(bench, 1)
+    assert () == spend(bench, 1)
+
+
+def test_what_was_told_is_not_told_again_after_any_change(bench: Bench) -> None:
+    """Of another setting, or of the thresholds themselves: a new one is told, those beside it are not."""
+    soften(bench, RED, 100, 80)
+    assert 1 == len(spend(bench, 90))
+    bench.change(RED, name="Red team")
+    assert () == spend(bench, 1)
+    soften(bench, RED, 100, 80, 90)
+    assert [90] == [crossing.percent for crossing in spend(bench, 1)]
+    assert () == spend(bench, 1)
 
 
 def test_a_new_window_has_thresholds_of_its_own(bench: Bench) -> None:

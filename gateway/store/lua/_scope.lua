@@ -1,8 +1,8 @@
 -- scope: the packed string of one scope, layout 3 (ADR 0003), and the windows inside it.
 -- Not a script: it stands in front of every script that touches scopes.
 --
--- A scope is 31 little-endian doubles, then its soft thresholds ("1:50 1:80 4:90": number of the window, percent), then
--- its allow-list of models: "\n" before, between and after the names, or nothing where every model is allowed. One GET
+-- A scope is 31 little-endian doubles, then its soft thresholds ("1:50 1+80 4:90": number of the window, percent; "+" once
+-- that is told, until its limit or its window is another), then its allow-list of models: "\n" before, between and after the names, or nothing where every model is allowed. One GET
 -- reads it, one SET writes it. Amounts are nano-USD below 2^53, where a double counts exactly.
 
 local SCOPE_FORMAT = '<' .. string.rep('d', 31)
@@ -70,6 +70,11 @@ end
 
 local function write_scope(scope)
   return struct.pack(SCOPE_FORMAT, unpack(scope, 1, 31)) .. scope.soft .. scope.models
+end
+
+-- The limit or the start of a window is another one: what was told of it says nothing about this one.
+local function forget_told(scope, window)
+  scope.soft = string.gsub(scope.soft, window .. '%+', window .. ':')
 end
 
 local function pays_ahead(scope)

@@ -1,4 +1,5 @@
--- threshold: soft percents of budgets that a charge has crossed; each is told once for a scope, window and limit.
+-- threshold: soft percents of budgets that spending has reached; each is told once for a scope, window and limit, by the
+-- first charge that finds it reached: the one that crosses it, or the next after a limit was lowered or credit moved away.
 -- Stands behind _scope.
 
 local ALERTS_MAX = 10000
@@ -10,21 +11,22 @@ local function share_of(limit, percent)
   return (limit - rest) / 100 * percent + math.ceil(rest * percent / 100)
 end
 
--- Add the percents of one window that its scope was below before the charge and no longer is.
-local function add_crossed(crossed, i, scope, window, charge)
+-- Add the percents that a scope has reached in the windows it was charged in, and mark them in its text: who is above all
+-- of them is asked no more.
+local function add_crossed(crossed, i, scope, charged)
   if scope.soft == '' then return end
-  local limit, spent = limit_of(scope, window), scope[SPENT[window]]
-  if limit <= 0 then return end
-  for number, percent in string.gmatch(scope.soft, '(%d):(%d+)') do
-    local threshold = share_of(limit, percent)
-    if tonumber(number) == window and spent >= threshold and spent - charge < threshold then
-      local start = START[window] and scope[START[window]] or 0
-      crossed[#crossed + 1] = {i, window, tonumber(percent), limit, spent, start}
-    end
-  end
+  scope.soft = string.gsub(scope.soft, '(%d):(%d+)', function(number, percent)
+    local window = tonumber(number)
+    local limit, spent = limit_of(scope, window), scope[SPENT[window]]
+    if not charged[window] or limit <= 0 or spent < share_of(limit, percent) then return nil end
+    local start = START[window] and scope[START[window]] or 0
+    crossed[#crossed + 1] = {i, window, tonumber(percent), limit, spent, start}
+    return number .. '+' .. percent
+  end)
 end
 
--- Keep an alert of each that was not told before; returns those. A refund may take a scope below its threshold again.
+-- Keep an alert of each that was not told before; returns those. The marks in a scope's text only spare this question: they
+-- are gone after any change of it, and after a refund it may cross the same threshold again.
 local function tell(crossed, alerts, told_before, key_of, now)
   local told = {}
   for _, each in ipairs(crossed) do

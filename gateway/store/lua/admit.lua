@@ -97,6 +97,7 @@ for i = 1, count do
   for window = 2, 4 do
     if scope[START[window]] < starts[window] then
       scope[START[window]], scope[SPENT[window]], scope[HELD[window]] = starts[window], 0, 0
+      forget_told(scope, window)
     end
   end
 end

@@ -42,9 +42,11 @@ local function write_entry(change, json)
 end
 
 scope[PAID_IN] = scope[PAID_IN] + asked
+forget_told(scope, PREPAID)
 redis.call('SET', KEYS[4], write_scope(scope))
 if giver then
   giver[PAID_IN] = giver[PAID_IN] - asked
+  forget_told(giver, PREPAID)
   redis.call('SET', KEYS[5], write_scope(giver))
   write_entry('-' .. decimal(asked), ARGV[6])
 end

@@ -1,12 +1,12 @@
 -- settle: end a hold: replace it by its actual charge (capture), give it back (release), or charge what is known of it
 -- once nobody renews it (expire). Idempotent. What comes after an expiry is posted as the difference to it, once.
 -- uses: scope hold threshold
--- KEYS  1 hold  2 leases  3 ledger stream  4 alerts  5 thresholds that were crossed  6 quarantine
+-- KEYS  1 hold  2 leases  3 ledger stream  4 alerts  5 thresholds that were told  6 quarantine
 --       7.. the scopes it was held at, outermost first; behind them, where the call has an Idempotency-Key, its claim
 -- ARGV  1 hold id  2 "capture", "release" or "expire"  3 charge (nano-USD; 0 for a release)  4 JSON of the entry
 --       5 how long the tombstone stays (ms)  6 tokens it used  7 "1" where the last key is a claim, which a release frees
 --       8 the deadline that has passed (expire): a hold that was renewed since keeps running
--- Returns {"settled", entry id, now, thresholds this charge crossed, each {scope, window, percent, limit, spent}}
+-- Returns {"settled", entry id, now, thresholds it is the first to find reached}: {scope, window, percent, limit, spent}
 --      or {"resolved", "captured" | "released" | "expired", posted}: it had ended before
 --      or {"renewed"}: it is not to expire
 --      or {"unknown"}: no such hold. A capture then posts nothing and is kept in quarantine; a release leaves a tombstone,
@@ -47,7 +47,7 @@ if state == EXPIRED and (hold[DEADLINE] ~= amount(ARGV[8]) or hold[DEADLINE] > n
 local change = charge - hold[POSTED]
 local writes, crossed = {}, {}
 for i = 1, count do
-  local scope = read_scope(packed[i + 1])
+  local scope, charged = read_scope(packed[i + 1]), {}
   if late then
     take(scope, TOKENS, math.max(0, tokens - hold[SO_FAR_PROMPT] - hold[SO_FAR_COMPLETION]), now)
   else
@@ -60,9 +60,10 @@ for i = 1, count do
       if not late then scope[HELD[window]] = scope[HELD[window]] - hold[AMOUNT] end
       scope[SPENT[window]] = scope[SPENT[window]] + change
       if scope[SPENT[window]] > NANO_USD_MAX or scope[HELD[window]] < 0 then error('the books do not add up') end
-      if change > 0 then add_crossed(crossed, i, scope, window, change) end
+      charged[window] = change > 0
     end
   end
+  add_crossed(crossed, i, scope, charged)
   writes[#writes + 1] = KEYS[i + 6]
   writes[#writes + 1] = write_scope(scope)
 end
