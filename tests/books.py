@@ -12,7 +12,8 @@ from gateway.billing.principal import Scope, ScopeKind
 from gateway.store.connection import open_redis
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState
-from gateway.store.reports import Reports, period_of
+from gateway.store.periods import period_of
+from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.scripts import RedisScripts
 
@@ -83,7 +84,7 @@ async def _reported(store: Store, months: set[str]) -> dict[Scope, int]:
     """Cost of each scope by the cells; the organisation is the sum of its teams."""
     costs: dict[Scope, int] = defaultdict(int)
     for axis in _BELOW:
-        for cell in await store.reports.cells(ORG, axis, "month", sorted(months)):
+        async for cell in store.reports.cells(ORG, axis, "month", sorted(months)):
             if cell.id:
                 costs[Scope(axis, cell.id)] += cell.measures.cost_nano_usd
             if axis == "team":

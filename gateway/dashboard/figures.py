@@ -5,7 +5,7 @@ Amounts are nano-USD. Days are local to the organisation.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,10 +13,12 @@ from gateway.billing.budget import Calendar, Window
 from gateway.billing.ledger import Entry
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
+from gateway.store.cells import Measures
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState
-from gateway.store.refusals import RefusalCount, Refusals
-from gateway.store.reports import Cell, Measures, Reports, days_between
+from gateway.store.periods import days_between
+from gateway.store.refusals import Refusals
+from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 
 _PAGE = 500
@@ -101,25 +103,25 @@ class Figures:
         return await self._scopes.get(org, scope)
 
     async def spending(self, org: str, scope: Scope, days: Days) -> Spending:
-        """What one scope spent, exact up to the last entry written before the call."""
-        axis = "team" if scope.kind == "organisation" else scope.kind
-        cells = await self._reports.over(org, axis, days.from_ms, days.to_ms, "day")
-        own = [cell for cell in cells if scope.kind == "organisation" or cell.id == scope.id]
+        """What one scope spent, exact up to the last entry written before the call; costs what that scope has."""
+        axis = "org" if scope.kind == "organisation" else scope.kind
         by_day: dict[str, Measures] = defaultdict(Measures)
         by_model: dict[tuple[str, str], Measures] = defaultdict(Measures)
-        for cell in own:
+        total = Measures()
+        async for cell in self._reports.over(org, axis, days.from_ms, days.to_ms, "day", (scope.id,)):
             by_day[cell.period] += cell.measures
             by_model[cell.model, cell.kind] += cell.measures
+            total += cell.measures
         return Spending(
             by_day=[(day, by_day[day]) for day in days.names],
             by_model=sorted(by_model.items(), key=lambda row: (-row[1].cost_nano_usd, row[0])),
-            total=_sum(own),
+            total=total,
         )
 
-    async def spending_by_id(self, org: str, kind: ScopeKind, days: Days) -> dict[str, Measures]:
-        """What each team, user or key spent; those without a call are absent."""
+    async def spending_by_id(self, org: str, kind: ScopeKind, ids: Collection[str], days: Days) -> dict[str, Measures]:
+        """What each of these teams, users or keys spent; those without a call are absent."""
         sums: dict[str, Measures] = defaultdict(Measures)
-        for cell in await self._reports.over(org, kind, days.from_ms, days.to_ms):
+        async for cell in self._reports.over(org, kind, days.from_ms, days.to_ms, ids=ids):
             sums[cell.id] += cell.measures
         return sums
 
@@ -184,21 +186,9 @@ class Figures:
 
     async def refusals(self, org: str, scope: Scope, days: Days) -> list[tuple[str, int]]:
         """Refused calls of one scope by error code, most frequent first."""
-        sums: dict[str, int] = defaultdict(int)
-        for count in await self._refusals.over(org, days.names):
-            if _is_of(count, scope):
-                sums[count.code] += count.calls
-        return sorted(sums.items(), key=lambda row: (-row[1], row[0]))
-
-
-def _sum(cells: Iterable[Cell]) -> Measures:
-    return sum((cell.measures for cell in cells), Measures())
+        counts = await self._refusals.over(org, scope, days.names)
+        return sorted(counts.items(), key=lambda row: (-row[1], row[0]))
 
 
 def _is_call_of(entry: Entry, scope: Scope) -> bool:
     return scope in entry.scopes() and entry.type not in ("credit", "transfer")
-
-
-def _is_of(count: RefusalCount, scope: Scope) -> bool:
-    owners: dict[ScopeKind, str] = {"team": count.team, "user": count.user, "key": count.key}
-    return scope.kind == "organisation" or owners[scope.kind] == scope.id

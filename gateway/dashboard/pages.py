@@ -16,7 +16,7 @@ from gateway.dashboard.charts import BAR_UNITS, ColumnChart, bar_parts, column_c
 from gateway.dashboard.figures import BudgetLine, Days, Figures, Spending
 from gateway.dashboard.language import LANGUAGES, Language, load_languages, preferred
 from gateway.dashboard.visitors import Door, Visitor, budgets_shown, home_of, lists_scopes, may_open, sees_all, team_of
-from gateway.store.reports import Measures
+from gateway.store.cells import Measures
 from gateway.store.sessions import Sessions
 
 LOGIN = "/dashboard/login"
@@ -193,7 +193,7 @@ class Dashboard:
     ) -> Table:
         org = visit.visitor.org
         found, next_after = await self._figures.page(org, kind, after=after, count=count, team=team, user=user)
-        spent = await self._figures.spending_by_id(org, kind, days)
+        spent = await self._figures.spending_by_id(org, kind, [settings.id for settings, _ in found], days)
         rows = [
             Row(
                 settings=settings,

@@ -10,7 +10,7 @@ import hashlib
 from gateway.billing.principal import Scope
 
 SCHEMA = "gw:schema"
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 
 
 def job_pointer(digest: str) -> str:
@@ -82,10 +82,14 @@ class Keys:
         """A dashboard session, under the digest of its token."""
         return f"{self._prefix}session:{digest}"
 
-    def refusals(self, day: str) -> str:
-        """Counts of refused calls: one hash a local day."""
-        return f"{self._prefix}refusals:{day}"
+    def refusals(self, month: str, scope: Scope) -> str:
+        """Counts of one scope's refused calls: one hash a month."""
+        return f"{self._prefix}refusals:{month}:{scope.kind}:{scope.id}"
 
-    def cells(self, grain: str, period: str, axis: str) -> str:
-        """Report cells: one hash for a day, month or hour and one way to group it."""
-        return f"{self._prefix}cells:{grain}:{period}:{axis}"
+    def sheet(self, grain: str, sheet: str, axis: str, owner: str) -> str:
+        """Report cells of one owner: one hash for each year of months, month of days, day of hours."""
+        return f"{self._prefix}cells:{grain}:{sheet}:{axis}:{owner}"
+
+    def owners(self, grain: str, sheet: str, axis: str) -> str:
+        """Set of the owners of those sheets."""
+        return f"{self._prefix}owners:{grain}:{sheet}:{axis}"

@@ -23,6 +23,7 @@ from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 
 TOMBSTONE_MS = 48 * 3600 * 1000
 _PAGE = 1000
+_PAGE_OF_ALL = 250  # decoded without a pause, and the calls on this loop wait meanwhile
 
 _Rows = list[tuple[bytes, Fields]]
 
@@ -141,11 +142,11 @@ class Ledger:
 
     async def all_entries(self, org: str, *, from_ms: int | None = None) -> AsyncIterator[Entry]:
         """Every entry, page by page."""
-        page = await self.entries(org, from_ms=from_ms)
+        page = await self.entries(org, from_ms=from_ms, count=_PAGE_OF_ALL)
         while page:
             for entry in page:
                 yield entry
-            page = await self.entries(org, after=page[-1].id)
+            page = await self.entries(org, after=page[-1].id, count=_PAGE_OF_ALL)
 
     async def open_holds(self, org: str, *, limit: int = _PAGE, after: tuple[int, str] | None = None) -> list[OpenHold]:
         """Up to `limit` holds of running calls, the next to expire first; `after` is the last one's deadline and id.

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from gateway.billing.reconciliation import Booked, Figure, Reconciliation
 from gateway.store.keys import Keys
 from gateway.store.ledger import TOMBSTONE_MS
-from gateway.store.reports import Measures, Reports
+from gateway.store.reports import Reports
 from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 
 _Row = tuple[bytes, dict[bytes, bytes]]
@@ -45,8 +45,7 @@ class Reconciliations:
 
     async def booked(self, org: str, from_ms: int, to_ms: int) -> Booked:
         """What the ledger has of the calls admitted in a half-open span."""
-        cells = await self._reports.over(org, "team", from_ms, to_ms)
-        total = sum((cell.measures for cell in cells), Measures())
+        total = await self._reports.total(org, from_ms, to_ms)
         return Booked(total.cost_nano_usd, total.estimated_nano_usd, total.flagged)
 
     async def latest(self, org: str) -> Reconciliation | None:

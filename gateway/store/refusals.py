@@ -1,4 +1,4 @@
-"""How many calls were refused, by day, key and code.
+"""How many calls were refused, by scope, day and code.
 
 A refusal must cost nothing, so it is counted in memory and written about once a second, by one pipeline. These are
 counts to look at, no books: a gateway that is killed takes its last second of them along, and where Redis breaks off
@@ -7,32 +7,22 @@ before it answers, a second of them may be counted twice.
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 
 from redis.asyncio import Redis
 
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import LedgerUnavailable
-from gateway.billing.principal import Principal
+from gateway.billing.principal import Principal, Scope
 from gateway.store.keys import Keys
 from gateway.store.scripts import TranslatedFaults
 
 KEPT_DAYS = 100
+_KEPT_S = (KEPT_DAYS + 31) * 86_400  # a whole month lies together, and its last day is kept as long as its first
 _PENDING_MAX = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class RefusalCount:
-    """Refused calls of one key on one local day (2026-11-21) with one error code."""
-
-    day: str
-    team: str
-    user: str
-    key: str
-    code: str
-    calls: int
+_WRITTEN_AT_ONCE = 250
 
 
 class Refusals:
@@ -42,11 +32,11 @@ class Refusals:
         self._redis = redis
         self._calendar = calendar
         self._interval_s = interval_s
-        self._pending: Counter[tuple[str, str, str]] = Counter()
+        self._pending: Counter[tuple[Principal, str, str]] = Counter()
 
     def count(self, principal: Principal, code: str, at_ms: int) -> None:
         """Count one refused call. While Redis is away no more than `_PENDING_MAX` kinds of them are remembered."""
-        place = principal.org, self._calendar.date_at(at_ms).isoformat(), _field(principal, code)
+        place = principal, self._calendar.date_at(at_ms).isoformat(), code
         if place in self._pending or len(self._pending) < _PENDING_MAX:
             self._pending[place] += 1
 
@@ -60,35 +50,45 @@ class Refusals:
 
     async def flush(self) -> None:
         """Write what was counted; what Redis does not take waits for the next time."""
-        batch, self._pending = self._pending, Counter()
-        if not batch:
-            return
-        try:
-            with TranslatedFaults():
-                pipeline = self._redis.pipeline(transaction=True)
-                for (org, day, field), calls in batch.items():
-                    pipeline.hincrby(Keys(org).refusals(day), field, calls)
-                for org, day in {(org, day) for org, day, _ in batch}:
-                    pipeline.expire(Keys(org).refusals(day), KEPT_DAYS * 86_400)
-                await pipeline.execute()
-        except LedgerUnavailable:
-            self._pending.update(batch)
+        counted, self._pending = self._pending, Counter()
+        while counted:
+            piece = dict(itertools.islice(counted.items(), _WRITTEN_AT_ONCE))
+            try:
+                await self._write(piece)
+            except LedgerUnavailable:
+                self._pending.update(counted)
+                return
+            counted -= Counter(piece)
 
-    async def over(self, org: str, days: Sequence[str]) -> list[RefusalCount]:
-        """All counts of these days; what was refused within the last second may be missing."""
+    async def _write(self, counted: Mapping[tuple[Principal, str, str], int]) -> None:
+        sums: Counter[tuple[str, str]] = Counter()
+        for (principal, day, code), calls in counted.items():
+            for scope in principal.scopes():
+                sums[Keys(principal.org).refusals(_month_of(day), scope), f"{day}|{code}"] += calls
+        with TranslatedFaults():
+            pipeline = self._redis.pipeline(transaction=True)
+            for (name, field), calls in sums.items():
+                pipeline.hincrby(name, field, calls)
+            for name in {name for name, _ in sums}:
+                pipeline.expire(name, _KEPT_S)
+            await pipeline.execute()
+
+    async def over(self, org: str, scope: Scope, days: Collection[str]) -> dict[str, int]:
+        """Refused calls of one scope on these local days (2026-11-21) by error code; those of the last second may be
+        missing."""
+        sums: Counter[str] = Counter()
         with TranslatedFaults():
             pipeline = self._redis.pipeline(transaction=False)
-            for day in days:
-                pipeline.hgetall(Keys(org).refusals(day))
+            for month in dict.fromkeys(map(_month_of, days)):
+                pipeline.hgetall(Keys(org).refusals(month, scope))
             hashes: list[dict[bytes, bytes]] = await pipeline.execute()
-        return [count for day, values in zip(days, hashes, strict=True) for count in _counts(day, values)]
+        for values in hashes:
+            for field, calls in values.items():
+                day, _, code = field.decode().partition("|")
+                if day in days:
+                    sums[code] += int(calls)
+        return sums
 
 
-def _field(principal: Principal, code: str) -> str:
-    return f"{principal.team}|{principal.user or ''}|{principal.key}|{code}"
-
-
-def _counts(day: str, values: dict[bytes, bytes]) -> Iterator[RefusalCount]:
-    for field, calls in values.items():
-        team, user, key, code = field.decode().split("|")
-        yield RefusalCount(day, team, user, key, code, int(calls))
+def _month_of(day: str) -> str:
+    return day[: len("2026-11")]

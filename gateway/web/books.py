@@ -1,11 +1,8 @@
 """The books on the control plane: usage reports, ledger entries, open holds."""
 
-import csv
-import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from starlette.requests import Request
@@ -16,18 +13,22 @@ from gateway.billing.budget import Calendar, instant
 from gateway.billing.errors import InvalidRequest, UnsupportedGrouping
 from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.money import format_usd
+from gateway.store.cells import Cell, Measures
 from gateway.store.ledger import Ledger
-from gateway.store.reports import HOURS_REPORTED_MS, Cell, Measures, Reports
+from gateway.store.reports import HOURS_REPORTED_MS, Reports
 from gateway.store.scopes import Scopes
 from gateway.web.admin import READERS
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.http import guarded, json_response, limit_of, query
 from gateway.web.periods import Periods
+from gateway.web.usage import Row, joined, usage_csv, usage_json
 
 _OWNERS = ("org", "team", "user", "key")
 _DETAILS = ("model", "kind")
 _GRAINS = ("day", "month", "hour")
 _SCANNED_MAX = 20_000
+ROWS_MAX = 50_000
+"""Of a report: about ten megabytes of JSON."""
 _HOLD_CURSOR = re.compile(r"([0-9]{1,15})-([0-9A-Za-z_-]{1,100})")
 _CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -63,28 +64,29 @@ class Books:
         groups = grouping(params["group_by"])
         if params["format"] not in ("json", "csv"):
             raise InvalidRequest("format must be json or csv.", param="format")
-        rows = await self.usage(caller.org, groups, params["from"], params["to"])
+        rows = await self._rows(caller.org, groups, params["from"], params["to"])
         if params["format"] == "csv":
-            return Response(_csv(groups, rows), media_type="text/csv; charset=utf-8")
-        return json_response(usage_json(groups, rows))
+            return Response(await joined(usage_csv(groups, rows)), media_type="text/csv; charset=utf-8")
+        return Response(await joined(usage_json(groups, rows)), media_type="application/json")
 
-    async def usage(
-        self, org: str, groups: Sequence[str], first: str, last: str, *, key: str | None = None
-    ) -> list[tuple[tuple[str, ...], Measures]]:
-        """Rows of a report, sorted by their group; `key` narrows it to one key's calls.
+    async def _rows(self, org: str, groups: Sequence[str], first: str, last: str) -> list[Row]:
+        """Rows of a report, sorted by their group.
 
-        Raises InvalidRequest: a date or instant that is not one.
+        Raises InvalidRequest: a date or instant that is not one, or more rows than an answer may have.
         """
-        axis = "key" if key else next((group for group in groups if group in ("user", "key")), "team")
+        axis = next((group for group in groups if group in _OWNERS), "org")
         from_ms, to_ms = await self._periods.this_month_or(first, last)
         grain = next((group for group in groups if group in _GRAINS), "")
         if grain == "hour":
             await self._refuse_distant_hours(from_ms, to_ms)
-        cells = await self._reports.over(org, axis, from_ms, to_ms, grain)
         sums: dict[tuple[str, ...], Measures] = defaultdict(Measures)
-        for cell in cells:
-            if key is None or cell.id == key:
-                sums[tuple(_place(cell, group, org) for group in groups)] += cell.measures
+        async for cell in self._reports.over(org, axis, from_ms, to_ms, grain):
+            sums[tuple(_place(cell, group, org) for group in groups)] += cell.measures
+            if len(sums) > ROWS_MAX:
+                raise InvalidRequest(
+                    f"The report has more than {ROWS_MAX} rows: move from and to together, or group by less.",
+                    param="group_by",
+                )
         return sorted(sums.items())
 
     async def _refuse_distant_hours(self, from_ms: int, to_ms: int) -> None:
@@ -145,20 +147,6 @@ def grouping(text: str) -> tuple[str, ...]:
     return groups
 
 
-def usage_json(groups: Sequence[str], rows: Iterable[tuple[tuple[str, ...], Measures]]) -> dict[str, object]:
-    """A report as JSON: one object a row, and the total."""
-    rows = list(rows)
-    total = sum((measures for _, measures in rows), Measures())
-    return {
-        "data": [_row_json(groups, place) | _measures_json(measures) for place, measures in rows],
-        "total": {
-            name: value
-            for name, value in _measures_json(total).items()
-            if name in ("requests", "cost_nano_usd", "cost_usd", "estimated_nano_usd")
-        },
-    }
-
-
 def entry_json(entry: Entry) -> dict[str, object]:
     """One ledger entry as answered. Like its cost, the images of a refund are negative: sums come out right."""
     units = -entry.units if entry.type == "refund" else entry.units
@@ -205,27 +193,6 @@ def hold_json(hold: OpenHold) -> dict[str, object]:
         "admitted_at": instant(hold.admitted_at_ms),
         "deadline_at": instant(hold.deadline_ms),
     }
-
-
-def _row_json(groups: Sequence[str], place: Sequence[str]) -> dict[str, object]:
-    return {group: value or None for group, value in zip(groups, place, strict=True)}
-
-
-def _measures_json(measures: Measures) -> dict[str, object]:
-    amounts = asdict(measures)
-    del amounts["flagged"]  # counted for reconciliation; a report tells what rests on estimates in money
-    return amounts | {"cost_usd": format_usd(measures.cost_nano_usd)}
-
-
-def _csv(groups: Sequence[str], rows: Iterable[tuple[tuple[str, ...], Measures]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    columns = list(_measures_json(Measures()))
-    writer.writerow([*groups, *columns])
-    for place, measures in rows:
-        values = _measures_json(measures)
-        writer.writerow([*place, *(values[column] for column in columns)])
-    return out.getvalue()
 
 
 def _place(cell: Cell, group: str, org: str) -> str:

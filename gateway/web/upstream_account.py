@@ -9,7 +9,8 @@ from gateway.billing.errors import InvalidRequest
 from gateway.billing.money import format_usd
 from gateway.billing.principal import Scope
 from gateway.billing.upstream_account import BURN_DAYS, DAY_MS, NotEntered, burn_per_day, runs_out_ms
-from gateway.store.reports import HOUR_MS, Reports
+from gateway.store.periods import HOUR_MS
+from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.upstream_account import UpstreamAccounts
 from gateway.web.admin import READERS, WRITERS, own_org
@@ -75,7 +76,7 @@ class UpstreamDesk:
         """What the last days cost by the report's hours, the running one included."""
         to_ms = (now_ms // HOUR_MS + 1) * HOUR_MS
         from_ms = to_ms - BURN_DAYS * DAY_MS
-        cells = await self._reports.over(org, "team", from_ms, to_ms, "hour")
+        burned = await self._reports.total(org, from_ms, to_ms, "hour")
         organisation, _ = await self._scopes.get(org, Scope("organisation", org))
         known_ms = now_ms - max(from_ms, organisation.created_at_ms)
-        return burn_per_day(sum(cell.measures.cost_nano_usd for cell in cells), known_ms)
+        return burn_per_day(burned.cost_nano_usd, known_ms)

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import struct
 from collections import defaultdict
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, TypeVar, cast
@@ -21,7 +21,7 @@ from gateway.billing.budget import Budget, Calendar, Span, Spans, Window
 from gateway.billing.credit import NotPaid, Paid, Payment
 from gateway.billing.ledger import RELEASE, Books, Entry, Posting
 from gateway.billing.limits import RATES, Rate
-from gateway.billing.principal import Principal, Scope
+from gateway.billing.principal import Principal, Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.billing.usage import Usage
 from gateway.store.admission import Decision, HoldRequest
@@ -31,7 +31,8 @@ from gateway.store.jobs import KEEP_MS, Job, Jobs
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState, unpack_scope
-from gateway.store.reports import Reports, period_of
+from gateway.store.periods import period_of
+from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.scripts import RedisScripts
 
@@ -47,6 +48,7 @@ BY_NOTEBOOK = Principal(ORG, "red", "an", "notebook")
 BY_ROBOT = Principal(ORG, "red", None, "robot")
 BY_DESK = Principal(ORG, "blue", "binh", "desk")
 
+AXIS_OF: dict[ScopeKind, str] = {"organisation": "org", "team": "team", "user": "user", "key": "key"}
 DAY_MS = 24 * 3_600_000
 _DEADLINE_AT = 24  # bytes into a packed hold (ADR 0003)
 _ARRIVALS_AT = 176  # bytes into a packed scope
@@ -90,6 +92,12 @@ class Bench:
             return await work
 
         return self.runner.run(awaited())
+
+    def listed(self, found: AsyncIterator[T]) -> list[T]:
+        async def collected() -> list[T]:
+            return [one async for one in found]
+
+        return self.run(collected())
 
     def together(self, works: Sequence[Awaitable[T]]) -> list[T]:
         """All at once; their results in order."""
@@ -256,12 +264,10 @@ class Bench:
     async def _reported(self, entries: Sequence[Entry]) -> dict[Scope, int]:
         days = sorted({period_of(self.calendar, entry.admitted_at_ms, "day") for entry in entries})
         reported: dict[Scope, int] = defaultdict(int)
-        for axis in ("team", "user", "key"):
-            for cell in await self.reports.cells(self.org, axis, "day", days):
+        for kind, axis in AXIS_OF.items():
+            async for cell in self.reports.cells(self.org, axis, "day", days):
                 if cell.id:
-                    reported[Scope(axis, cell.id)] += cell.measures.cost_nano_usd
-                if axis == "team":
-                    reported[Scope("organisation", self.org)] += cell.measures.cost_nano_usd
+                    reported[Scope(kind, cell.id)] += cell.measures.cost_nano_usd
         return reported
 
 

@@ -143,7 +143,7 @@ def test_a_late_capture_corrects_the_tokens_in_the_reports(bench: Bench) -> None
     expire_all(bench)
     bench.settle(request, Posting("capture", 45, Usage(prompt_tokens=9, completion_tokens=6)))
     day = bench.calendar.date_at(bench.now_ms()).isoformat()
-    (cell,) = bench.run(bench.reports.cells(bench.org, "team", "day", [day]))
+    (cell,) = bench.listed(bench.reports.cells(bench.org, "team", "day", [day]))
     measures = cell.measures
     assert (1, 9, 6, 45, 0) == (
         measures.requests,

@@ -14,7 +14,9 @@ from gateway.billing.budget import Calendar
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RELEASE, Posting, violations
 from gateway.billing.usage import Usage
-from gateway.store.reports import Cell, Measures, Projector, Reports, days_between, period_of, periods_within
+from gateway.store.cells import AXES, AXES_OF, Cell, Measures, deltas_of
+from gateway.store.periods import Grain, days_between, period_of, periods_within
+from gateway.store.reports import Projector, Reports
 from tests.store.bench import BY_DESK, BY_NOTEBOOK, BY_ROBOT, DAY_MS, ORG, Bench, capture
 
 
@@ -31,9 +33,9 @@ def a_mixed_day(bench: Bench) -> None:
     bench.refund(bench.submitted_job(1_500_000, BY_NOTEBOOK))
 
 
-def cells(bench: Bench, axis: str, grain: str = "day") -> list[Cell]:
+def cells(bench: Bench, axis: str, grain: Grain = "day") -> list[Cell]:
     period = period_of(bench.calendar, bench.now_ms(), grain)
-    return bench.run(bench.reports.cells(ORG, axis, grain, [period]))
+    return bench.listed(bench.reports.cells(ORG, axis, grain, [period]))
 
 
 def test_cells_add_up_by_owner_and_model(bench: Bench) -> None:
@@ -48,9 +50,8 @@ def test_cells_add_up_by_owner_and_model(bench: Bench) -> None:
     } == set(cells(bench, "team"))
 
 
-@pytest.mark.parametrize("axis", ["team", "user", "key"])
-@pytest.mark.parametrize("grain", ["day", "month"])
-def test_every_axis_has_the_same_sum(bench: Bench, axis: str, grain: str) -> None:
+@pytest.mark.parametrize(("grain", "axis"), [(grain, axis) for grain, axes in AXES_OF.items() for axis in axes])
+def test_every_axis_has_the_same_sum(bench: Bench, axis: str, grain: Grain) -> None:
     """What the organisation spent does not depend on how it is looked at."""
     a_mixed_day(bench)
     assert 77 == sum(cell.measures.cost_nano_usd for cell in cells(bench, axis, grain))
@@ -92,8 +93,8 @@ def test_cells_are_what_the_entries_say(bench: Bench) -> None:
     """The projection against a plain sum over the ledger, by the same names."""
     a_mixed_day(bench)
     now_ms = bench.now_ms()
-    for axis in ("team", "user", "key"):
-        summed = bench.run(bench.reports.cells_between(ORG, axis, now_ms - DAY_MS // 4, now_ms + 1, "day"))
+    for axis in AXES:
+        summed = bench.listed(bench.reports.cells_between(ORG, axis, now_ms - DAY_MS // 4, now_ms + 1, "day"))
         assert set(cells(bench, axis)) == set(summed)
 
 
@@ -127,17 +128,17 @@ def test_a_report_reads_the_coarsest_cells_that_fit(
 
 
 @pytest.mark.parametrize("grain", ["", "month", "day", "hour"])
-@pytest.mark.parametrize("axis", ["team", "user", "key"])
+@pytest.mark.parametrize("axis", AXES)
 def test_every_way_to_a_report_has_the_same_sums(bench: Bench, axis: str, grain: str) -> None:
     """By months, days, hours or entries, over the month and over an hour that is cut in two."""
     a_mixed_day(bench)
     month = bench.calendar.spans_at(bench.now_ms()).month
     assert month.end_ms is not None
-    by_cells = bench.run(bench.reports.over(ORG, axis, month.start_ms, month.end_ms, grain))
+    by_cells = bench.listed(bench.reports.over(ORG, axis, month.start_ms, month.end_ms, grain))
     cut_ms = bench.entries()[1].admitted_at_ms
     cut = [
-        *bench.run(bench.reports.over(ORG, axis, month.start_ms, cut_ms, grain)),
-        *bench.run(bench.reports.over(ORG, axis, cut_ms, month.end_ms, grain)),
+        *bench.listed(bench.reports.over(ORG, axis, month.start_ms, cut_ms, grain)),
+        *bench.listed(bench.reports.over(ORG, axis, cut_ms, month.end_ms, grain)),
     ]
     assert summed(by_cells, grain) == summed(cut, grain)
     assert 77 == sum(cell.measures.cost_nano_usd for cell in by_cells)
@@ -196,7 +197,7 @@ def test_an_interval_is_half_open(bench: Bench) -> None:
     at_ms = entry.admitted_at_ms
 
     def sums(from_ms: int, to_ms: int) -> int:
-        found = bench.run(bench.reports.cells_between(ORG, "team", from_ms, to_ms, "day"))
+        found = bench.listed(bench.reports.cells_between(ORG, "team", from_ms, to_ms, "day"))
         return sum(cell.measures.cost_nano_usd for cell in found)
 
     assert [0, 3, 0] == [sums(at_ms - 10, at_ms), sums(at_ms, at_ms + 1), sums(at_ms + 1, at_ms + 10)]
@@ -209,9 +210,11 @@ def test_a_posting_counts_in_the_period_of_its_admission(bench: Bench) -> None:
     bench.settle(request, capture(3))
     (entry,) = bench.entries()
     yesterday = replace(entry, admitted_at_ms=entry.admitted_at_ms - DAY_MS)
-    names = {name for name in bench.reports._deltas(bench.keys, [yesterday]) if ":day:" in name}
     day = period_of(bench.calendar, yesterday.admitted_at_ms, "day")
-    assert {bench.keys.cells("day", day, axis) for axis in ("team", "user", "key")} == names
+    sheets = deltas_of(bench.keys, bench.calendar, [yesterday]).sheets
+    owners = {"org": ORG, "team": "red", "user": "an", "key": "notebook"}
+    names = [bench.keys.sheet("day", day[:7], axis, owner) for axis, owner in owners.items()]
+    assert [{day}] * len(AXES) == [{field.partition("|")[0] for field in sheets[name]} for name in names]
 
 
 def test_a_checkpoint_that_moved_applies_nothing(bench: Bench) -> None:
@@ -219,9 +222,9 @@ def test_a_checkpoint_that_moved_applies_nothing(bench: Bench) -> None:
     a_mixed_day(bench)
     bench.run(bench.reports.catch_up(ORG))
     before = bench.everything()
-    cell = bench.keys.cells("day", "2026-11-21", "team")
-    project = bench.reports._project
-    reply = bench.run(bench.scripts.run(project, [bench.keys.checkpoint, cell], ["0-0", "9-9", 1, 0, "a|b|c|d", 1]))
+    sheet, owners = bench.keys.sheet("day", "2026-11", "team", "a"), bench.keys.owners("day", "2026-11", "team")
+    args: list[str | bytes | int] = ["0-0", "9-9", 1, 1, 0, "2026-11-21|b|c|d", 1, 1, 0, "a"]
+    reply = bench.run(bench.scripts.run(bench.reports._project, [bench.keys.checkpoint, sheet, owners], args))
     assert b"moved" == reply[0]
     assert before == bench.everything()
 
@@ -250,3 +253,60 @@ def test_an_image_that_was_estimated_is_counted(bench: Bench) -> None:
     bench.settle(request, Posting("capture", 9, Usage(units=1), "estimated", ("estimated", "unanswered")))
     (cell,) = cells(bench, "key")
     assert Measures(requests=1, images=1, cost_nano_usd=9, estimated_nano_usd=9, flagged=1) == cell.measures
+
+
+def test_one_keys_report_costs_what_that_key_has(bench: Bench) -> None:
+    """Any member opens their own page as often as they like: what others have must not be read for it."""
+
+    def bytes_read() -> int:
+        begun = bench.run(bench.redis.info("stats"))["total_net_output_bytes"]
+        found = bench.listed(bench.reports.over(ORG, "key", from_ms, to_ms, "day", ("notebook",)))
+        assert [3] == [cell.measures.cost_nano_usd for cell in found]
+        return int(bench.run(bench.redis.info("stats"))["total_net_output_bytes"] - begun)
+
+    request = bench.call(100)
+    bench.admit(request)
+    bench.settle(request, capture(3))
+    month = bench.calendar.spans_at(bench.now_ms()).month
+    assert month.end_ms is not None
+    from_ms, to_ms = month.start_ms, month.end_ms
+    bytes_read()  # the first one also projects
+    alone = bytes_read()
+    others_cells(bench, 200)
+    assert 201 == len({cell.id for cell in bench.listed(bench.reports.over(ORG, "key", from_ms, to_ms, "day"))})
+    assert bytes_read() < alone + 100
+
+
+def test_a_report_over_many_lets_the_calls_go_on(bench: Bench) -> None:
+    """Between any two sheets this loop does something else."""
+    others_cells(bench, 100)
+    period = period_of(bench.calendar, bench.now_ms(), "day")
+
+    async def turns_of_others() -> int:
+        turns, reading = 0, True
+
+        async def others() -> None:
+            nonlocal turns
+            while reading:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(others())
+        found = [cell async for cell in bench.reports.cells(ORG, "key", "day", [period])]
+        reading = False
+        await other
+        assert 100 == len(found)
+        return turns
+
+    assert bench.run(turns_of_others()) >= 100
+
+
+def others_cells(bench: Bench, count: int) -> None:
+    """Cells of so many further keys, as the projection would have made them."""
+    day = period_of(bench.calendar, bench.now_ms(), "day")
+    owners = [f"other-{number}" for number in range(count)]
+    pipeline = bench.redis.pipeline()
+    pipeline.sadd(bench.keys.owners("day", day[:7], "key"), *owners)
+    for owner in owners:
+        pipeline.hset(bench.keys.sheet("day", day[:7], "key", owner), f"{day}|gpt-4o|chat|requests", "1")
+    bench.run(pipeline.execute())

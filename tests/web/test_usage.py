@@ -1,0 +1,63 @@
+"""A long report as an answer: whole, in order, bounded, and made without holding up the calls on this loop."""
+
+import asyncio
+import csv
+import io
+import json
+from typing import cast
+
+import pytest
+
+from gateway.billing.errors import InvalidRequest
+from gateway.store.cells import Measures
+from gateway.web.auth import Authenticator
+from gateway.web.books import Books
+from gateway.web.usage import Row, joined, usage_csv, usage_json
+from tests.store.bench import BY_NOTEBOOK, BY_ROBOT, ORG, capture, open_bench
+
+GROUPS = ("key", "model")
+
+
+def rows(count: int) -> list[Row]:
+    return [((f"key-{number}", "gpt-4o"), Measures(1, 2, 3, 0, number, 0)) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 199, 200, 201, 1000])
+def test_every_row_is_there_once_and_in_order(count: int) -> None:
+    """However many pieces it is made of."""
+    report = json.loads(asyncio.run(joined(usage_json(GROUPS, rows(count)))))
+    names = [f"key-{number}" for number in range(count)]
+    assert names == [row["key"] for row in report["data"]]
+    assert (count, sum(range(count))) == (report["total"]["requests"], report["total"]["cost_nano_usd"])
+    table = asyncio.run(joined(usage_csv(GROUPS, rows(count)))).decode()
+    assert names == [row["key"] for row in csv.DictReader(io.StringIO(table))]
+
+
+def test_the_calls_go_on_between_two_pieces() -> None:
+    """A report of every key, model and day takes its second; nobody else waits for it."""
+
+    async def turns_of_others() -> int:
+        turns = 0
+        making = asyncio.create_task(joined(usage_json(GROUPS, rows(10_000))))
+        while not making.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return turns
+
+    assert asyncio.run(turns_of_others()) >= 50
+
+
+def test_a_report_that_is_too_long_says_what_to_do(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused while it is summed; one row less is answered."""
+    with open_bench(redis_url) as (bench,):
+        for who in (BY_NOTEBOOK, BY_ROBOT):
+            request = bench.call(100, who)
+            bench.admit(request)
+            bench.settle(request, capture(3))
+        books = Books(cast(Authenticator, None), bench.ledger, bench.reports, bench.scopes, bench.calendar)
+        monkeypatch.setattr("gateway.web.books.ROWS_MAX", 2)
+        assert 2 == len(bench.run(books._rows(ORG, ("key",), "", "")))
+        monkeypatch.setattr("gateway.web.books.ROWS_MAX", 1)
+        with pytest.raises(InvalidRequest) as refused:
+            bench.run(books._rows(ORG, ("key",), "", ""))
+        assert "more than 1 rows: move from and to together" in str(refused.value)
