@@ -22,6 +22,7 @@ from gateway.dashboard.pages import Dashboard
 from gateway.metrics import Metrics
 from gateway.settings import WEEKDAYS, Settings
 from gateway.shared_metrics import Share
+from gateway.store.adjustments import Adjustments
 from gateway.store.alerts import Alerts
 from gateway.store.answers import Answers
 from gateway.store.connection import check_fit, open_redis, remember_prices
@@ -38,6 +39,7 @@ from gateway.store.sessions import Sessions
 from gateway.store.spool import Spool
 from gateway.store.upstream_account import UpstreamAccounts
 from gateway.upstream.httpx_leg import HttpxLeg
+from gateway.web.adjustments import AdjustmentDesk
 from gateway.web.admin import scope_routes
 from gateway.web.auth import Authenticator
 from gateway.web.books import Books
@@ -146,6 +148,7 @@ class Gateway:
             *Books(auth, ledger, reports, scopes, calendar).routes(),
             *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
+            *AdjustmentDesk(auth, Adjustments(scripts, calendar), scopes).routes(),
             *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),
             *Dashboard(auth, Sessions(self._redis), figures, calendar.zone).routes(),
         )

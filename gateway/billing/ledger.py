@@ -132,7 +132,10 @@ NOT_TOLD = Progress()
 
 @dataclass(frozen=True, slots=True)
 class OpenHold:
-    """Money set aside for a running call; `paid_by` as in `Entry`. `so_far` is what it is charged if it expires."""
+    """Money set aside for a running call; `paid_by` and `windows_ms` as in `Entry`.
+
+    `so_far` is what it is charged if it expires, `tokens` the most it can use.
+    """
 
     id: str
     request_id: str
@@ -148,6 +151,8 @@ class OpenHold:
     model: str = ""
     price_version: str = ""
     so_far: Progress = NOT_TOLD
+    windows_ms: tuple[int, ...] = ()
+    tokens: int = 0
 
     def scopes(self) -> tuple[Scope, ...]:
         return _scopes(self.org, self.team, self.user, self.key)
@@ -240,7 +245,7 @@ def team_is_sum_of_its_keys(books: Books) -> Iterator[str]:
     for key, team in team_of.items():
         keys[team] += books.reported.get(key, 0)
     for entry in books.entries:
-        if not entry.key:
+        if entry.team and not entry.key:
             keys[Scope("team", entry.team)] += entry.cost_nano_usd
     teams = {scope: cost for scope, cost in books.reported.items() if scope.kind == "team"}
     yield from _differences("reported", teams, keys)

@@ -1,13 +1,18 @@
-"""`gateway ledger …`: the entries of the books, oldest first; `tail` shows the newest and can follow them."""
+"""`gateway ledger …`: the entries of the books, oldest first; `tail` shows the newest and can follow them.
+
+What corrects the books is in `ledger_adjust`, what checks and archives them in `books`.
+"""
 
 import argparse
 import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from gateway.cli.books import add_book_actions
 from gateway.cli.control_plane import ControlPlane, JSONObject, add_connection_arguments, connect
+from gateway.cli.ledger_adjust import add_adjust_action
 from gateway.cli.output import cell_text, print_json, print_table
 from gateway.cli.usage import add_period_arguments
 
@@ -32,6 +37,11 @@ PAGE_SIZE = 1000
 
 def main(argv: Sequence[str]) -> int:
     arguments = ledger_parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    return run(arguments)
+
+
+def show(arguments: argparse.Namespace) -> int:
     query = {name: getattr(arguments, name) for name in ("org", *FILTERS, "to")} | {"from": arguments.start}
     with connect(arguments) as control_plane:
         if arguments.action == "tail" and arguments.follow:
@@ -45,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def ledger_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gateway ledger", description="show the ledger's entries")
+    parser = argparse.ArgumentParser(prog="gateway ledger", description="show, check, correct and archive the ledger")
     actions = parser.add_subparsers(required=True, dest="action", metavar="ACTION")
     listing = actions.add_parser("list", help="list entries, oldest first")
     listing.add_argument("-n", "--count", type=positive, metavar="N", help="at most N entries (default: all)")
@@ -57,6 +67,9 @@ def ledger_parser() -> argparse.ArgumentParser:
         add_period_arguments(action)
         for name in FILTERS:
             action.add_argument(f"--{name}", metavar="ID", help=f"only those of this {name}")
+        action.set_defaults(run=show)
+    add_adjust_action(actions)
+    add_book_actions(actions)
     return parser
 
 

@@ -27,7 +27,7 @@ COMMANDS = {
     "keys": Command("gateway.cli.keys", "create, list, show, set, block, unblock and revoke sub-keys"),
     "credit": Command("gateway.cli.credit", "pay into a prepaid budget, or move credit between two"),
     "usage": Command("gateway.cli.usage", "report who spent what: a table, CSV or JSON"),
-    "ledger": Command("gateway.cli.ledger", "list the ledger's entries, or follow them"),
+    "ledger": Command("gateway.cli.ledger", "list the ledger's entries; verify, correct and archive the books"),
     "reconcile": Command("gateway.cli.reconcile", "hold the ledger against what MiniToolAI billed"),
     "holds": Command("gateway.cli.holds", "list the money held by calls that are running"),
 }

@@ -9,6 +9,7 @@ from gateway.billing.ledger import Credit
 from gateway.billing.scope import ScopeSettings
 from gateway.store.keys import Keys
 from gateway.store.ledger import TOMBSTONE_MS
+from gateway.store.records import entry_by_hand
 from gateway.store.scripts import Argument, ScriptRunner, load
 
 
@@ -34,8 +35,8 @@ class Credits:
             payment.amount_nano_usd,
             _digest(payment),
             TOMBSTONE_MS,
-            _entry_json(org, target, payment, source),
-            _entry_json(org, source, payment, target) if source else "",
+            _entry(org, target, payment, source),
+            _entry(org, source, payment, target) if source else "",
         ]
         reply = await self._scripts.run(
             self._credit, [keys.receipt(payment.id), keys.ledger, keys.credits, *states], args
@@ -68,24 +69,6 @@ def _digest(payment: Payment) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
-def _entry_json(org: str, scope: ScopeSettings, payment: Payment, other: ScopeSettings | None) -> str:
-    ids = {"team": scope.team, "user": scope.user, "key": ""} | {scope.kind: scope.id}
-    facts: dict[str, object] = {
-        "request_id": "",
-        "org": org,
-        "team": ids["team"] or "",
-        "user": ids["user"],
-        "key": ids["key"],
-        "kind": "",
-        "model": "",
-        "price_version": "",
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
-        "units": 0,
-        "usage_source": "",
-        "flags": [],
-        "note": payment.note,
-        "author": payment.author,
-        "counterpart": other.id if other else "",
-    }
-    return json.dumps(facts, separators=(",", ":"))
+def _entry(org: str, scope: ScopeSettings, payment: Payment, other: ScopeSettings | None) -> str:
+    counterpart = other.id if other else ""
+    return entry_by_hand(org, scope, note=payment.note, author=payment.author, counterpart=counterpart)

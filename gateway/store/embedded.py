@@ -78,6 +78,10 @@ class EmbeddedRedis:
         self._process = self._spawn(self._lock)
         return True
 
+    def answers(self) -> bool:
+        """Whether a server runs here already: a gateway's, on this data directory."""
+        return _answers(self._socket)
+
     def stop(self) -> None:
         """Let the server write what it holds, end it, and free the data directory. Does nothing twice."""
         if self._process is not None:

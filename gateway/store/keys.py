@@ -38,6 +38,7 @@ class Keys:
         self.reconciliations = self._prefix + "reconciliations"
         self.checkpoint = self._prefix + "checkpoint"
         self.quarantine = self._prefix + "quarantine"
+        self.trimmed = self._prefix + "trimmed"
         self.jobs_due = self._prefix + "jobs-due"
 
     def settings(self, scope: Scope) -> str:

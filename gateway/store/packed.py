@@ -45,6 +45,17 @@ class ScopeState:
             return Balance(span, 0, 0)
         return Balance(span, spent, held)
 
+    def stored(self, window: Window) -> tuple[int, int, int]:
+        """Start (0 where it has none), spent and held of a window as they stand there, ended or not."""
+        if window == "prepaid":
+            return 0, self.credit.spent_nano_usd, self.credit.held_nano_usd
+        return self._windows[window]
+
+    @property
+    def tokens_held(self) -> int:
+        """Tokens set aside for running calls."""
+        return self._tokens_held
+
     def left(self, rate: Rate, now_ms: int) -> Left | None:
         """What is left of a limit at an instant of Redis's clock; None where there is no limit."""
         limit = getattr(self.rates, _LIMIT_OF[rate])
@@ -117,6 +128,26 @@ def unpack_scope(packed: bytes) -> ScopeState:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Balances:
+    """What a scope has spent and was paid. `moving`: start (ms) and spent of its day, week and month."""
+
+    spent_nano_usd: int
+    paid_in_nano_usd: int
+    credit_spent_nano_usd: int
+    moving: tuple[tuple[int, int], ...]
+
+
+def with_balances(packed: bytes, balances: Balances) -> bytes:
+    """A packed scope with these balances, and nothing held: for books that are built again."""
+    numbers = list(_NUMBERS.unpack_from(packed))
+    numbers[7:9] = balances.spent_nano_usd, 0
+    for place, (start_ms, spent) in zip((9, 12, 15), balances.moving, strict=True):
+        numbers[place : place + 3] = start_ms, spent, 0
+    numbers[25:30] = 0, 0, balances.paid_in_nano_usd, balances.credit_spent_nano_usd, 0
+    return _NUMBERS.pack(*numbers) + packed[_NUMBERS.size :]
+
+
 def flags_of(*, blocked: bool, revoked: bool, pays_ahead: bool) -> int:
     return _BLOCKED * blocked + _REVOKED * revoked + _PAYS_AHEAD * pays_ahead
 
@@ -142,7 +173,8 @@ _HOLD_NUMBERS = struct.Struct("<15d")
 @dataclass(frozen=True, slots=True)
 class HoldRecord:
     """One stored hold. `about` is the JSON given at admission; `from_credit` has a bit for each of its scopes,
-    outermost first, that pays it from prepaid credit; `so_far` is what it is charged if it expires.
+    outermost first, that pays it from prepaid credit; `so_far` is what it is charged if it expires; `windows_ms` where
+    its day, week and month began; `tokens` the most it can use.
     """
 
     state: int
@@ -152,6 +184,8 @@ class HoldRecord:
     posted_nano_usd: int
     from_credit: int
     so_far: Progress
+    windows_ms: tuple[int, ...]
+    tokens: int
     about: bytes
 
 
@@ -165,5 +199,7 @@ def unpack_hold(packed: bytes) -> HoldRecord:
         posted_nano_usd=numbers[7],
         from_credit=numbers[10],
         so_far=Progress(numbers[11], Usage(numbers[12], numbers[13], units=numbers[14])),
+        windows_ms=tuple(numbers[4:7]),
+        tokens=numbers[9],
         about=packed[_HOLD_NUMBERS.size :],
     )

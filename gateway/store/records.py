@@ -7,6 +7,7 @@ from typing import Any, cast
 from gateway.billing.budget import BUDGET_WINDOWS, Crossing
 from gateway.billing.ledger import Entry, EntryType, OpenHold, Posting, Progress
 from gateway.billing.principal import Principal, ScopeKind
+from gateway.billing.scope import ScopeSettings
 from gateway.billing.usage import Usage
 from gateway.store.admission import Claim, HoldRequest
 from gateway.store.packed import unpack_hold
@@ -102,7 +103,35 @@ def open_hold_of(hold_id: str, packed: bytes) -> OpenHold:
         model=about["model"],
         price_version=about["price_version"],
         so_far=record.so_far,
+        windows_ms=record.windows_ms,
+        tokens=record.tokens,
     )
+
+
+def entry_by_hand(
+    org: str, scope: ScopeSettings, *, note: str, author: str, counterpart: str = "", flags: tuple[str, ...] = ()
+) -> str:
+    """The JSON of an entry that belongs to a scope and to no call."""
+    ids = {"team": scope.team, "user": scope.user, "key": ""} | {scope.kind: scope.id}
+    facts: dict[str, object] = {
+        "request_id": "",
+        "org": org,
+        "team": ids["team"] or "",
+        "user": ids["user"],
+        "key": ids["key"],
+        "kind": "",
+        "model": "",
+        "price_version": "",
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "units": 0,
+        "usage_source": "",
+        "flags": flags,
+        "note": note,
+        "author": author,
+        "counterpart": counterpart,
+    }
+    return json.dumps(facts, separators=(",", ":"))
 
 
 def hold_facts(request: HoldRequest) -> dict[str, object]:

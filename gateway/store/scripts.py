@@ -36,7 +36,21 @@ class Script:
     digest: str
 
 
-SCRIPTS = ("admit", "settle", "renew", "refund", "credit", "account", "enter", "put_scope", "project", "claim_jobs")
+SCRIPTS = (
+    "admit",
+    "settle",
+    "renew",
+    "refund",
+    "credit",
+    "adjust",
+    "repair",
+    "trim",
+    "account",
+    "enter",
+    "put_scope",
+    "project",
+    "claim_jobs",
+)
 """Every script; `lua/_….lua` are their shared parts."""
 
 

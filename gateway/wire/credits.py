@@ -1,14 +1,13 @@
 """The body of `POST /admin/v1/credits`, and what is answered."""
 
 from collections.abc import Mapping
-from typing import get_args
 
 from gateway.billing.budget import instant
 from gateway.billing.credit import Paid, Payment
 from gateway.billing.errors import InvalidRequest
 from gateway.billing.money import format_usd
-from gateway.billing.principal import SCOPE_ID, Scope, ScopeKind
-from gateway.wire.fields import amount_of, choice_of, note_of, refuse_unknown_fields
+from gateway.billing.principal import Scope
+from gateway.wire.fields import amount_of, note_of, refuse_unknown_fields, scope_id_of, scope_kind_of
 from gateway.wire.strictjson import JSON
 
 _FIELDS = ("org", "scope", "id", "amount_usd", "from", "note")
@@ -17,11 +16,9 @@ _FIELDS = ("org", "scope", "id", "amount_usd", "from", "note")
 def payment_of(fields: Mapping[str, JSON], payment_id: str, author: str) -> Payment:
     """Read what is asked. Raises InvalidRequest or UnknownField naming the field."""
     refuse_unknown_fields(fields, _FIELDS, "A credit")
-    kind = next(
-        kind for kind in get_args(ScopeKind) if kind == choice_of(fields.get("scope"), "scope", get_args(ScopeKind))
-    )
-    scope = Scope(kind, _id(fields.get("id"), "id"))
-    source = None if fields.get("from") is None else Scope(kind, _id(fields["from"], "from"))
+    kind = scope_kind_of(fields.get("scope"))
+    scope = Scope(kind, scope_id_of(fields.get("id"), "id"))
+    source = None if fields.get("from") is None else Scope(kind, scope_id_of(fields["from"], "from"))
     if source == scope:
         raise InvalidRequest("from and id name the same scope; a transfer is between two.", param="from")
     amount_nano_usd = amount_of(fields.get("amount_usd"), "amount_usd", least=1)
@@ -50,9 +47,3 @@ def paid_json(payment: Payment, paid: Paid) -> dict[str, object]:
         **{f"{name}_usd": format_usd(amount) for name, amount in amounts.items()},
         **{f"{name}_nano_usd": amount for name, amount in amounts.items()},
     }
-
-
-def _id(value: JSON, param: str) -> str:
-    if not isinstance(value, str) or not SCOPE_ID.fullmatch(value):
-        raise InvalidRequest(f"{param} must be the id of a scope: 1 to 40 of a-z, 0-9 and '-'.", param=param)
-    return value

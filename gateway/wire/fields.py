@@ -5,9 +5,11 @@ A boolean is never a number here, and 4.0 is no integer, though Python and JSON 
 """
 
 from collections.abc import Collection, Mapping
+from typing import get_args
 
 from gateway.billing.errors import InvalidRequest, UnknownField, UnsupportedParameter
 from gateway.billing.money import parse_usd
+from gateway.billing.principal import SCOPE_ID, ScopeKind
 from gateway.wire.strictjson import JSON, JSONObject
 
 _NOTE_CHARS_MAX = 500
@@ -84,6 +86,19 @@ def amount_of(value: JSON, param: str, least: int = 0) -> int:
     if amount_nano_usd < least:
         raise InvalidRequest(f"{param} must be above zero.", param=param)
     return amount_nano_usd
+
+
+def scope_kind_of(value: JSON) -> ScopeKind:
+    """The kind of a scope, as the member `scope` names it."""
+    named = choice_of(value, "scope", get_args(ScopeKind))
+    return next(kind for kind in get_args(ScopeKind) if kind == named)
+
+
+def scope_id_of(value: JSON, param: str) -> str:
+    """The id of a scope."""
+    if not isinstance(value, str) or not SCOPE_ID.fullmatch(value):
+        raise InvalidRequest(f"{param} must be the id of a scope: 1 to 40 of a-z, 0-9 and '-'.", param=param)
+    return value
 
 
 def note_of(value: JSON) -> str:

@@ -9,11 +9,17 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from gateway.billing.adjustment import Adjustment
+from gateway.billing.audit import Difference
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import NOT_TOLD, violations
 from gateway.billing.reconciliation import Figure
+from gateway.billing.scope import ScopeSettings
 from gateway.billing.upstream_account import AccountChange
+from gateway.store.adjustments import Adjustments
 from gateway.store.admission import Admitted
+from gateway.store.archive import Archive, Archiver, RawEntry
+from gateway.store.bookkeeping import Bookkeeping
 from gateway.store.connection import open_redis
 from gateway.store.embedded import EmbeddedRedis
 from gateway.store.leases import Leases
@@ -22,6 +28,8 @@ from gateway.store.reconciliations import Reconciliations
 from gateway.store.scripts import SCRIPTS, Argument, RedisScripts, Reply, Script, TranslatedFaults, load
 from gateway.store.upstream_account import UpstreamAccounts
 from tests.store.bench import DAY_MS, ORG, RED, Bench, capture
+
+TEAM_RED = ScopeSettings("team", "red")
 
 
 class DeclaredKeysOnly:
@@ -39,6 +47,10 @@ class DeclaredKeysOnly:
         )
         self.ran.add(script.name)
         return await self._scripts.run(script, keys, args)
+
+
+async def entries_of(archiver: Archiver) -> list[RawEntry]:
+    return [raw async for raw in archiver.entries()]
 
 
 def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRedis) -> None:
@@ -62,6 +74,13 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.run(UpstreamAccounts(bench.redis, confined).enter("walled", AccountChange("a1", "top_up", 100)))
     reconciliations = Reconciliations(bench.redis, confined, bench.reports)
     bench.run(reconciliations.reconcile("walled", Figure("f1", 0, DAY_MS, 100)))
+    bench.run(
+        Adjustments(confined, bench.calendar).post("walled", Adjustment("a2", RED, 1, "", ""), TEAM_RED, bench.now_ms())
+    )
+    books = Bookkeeping(bench.redis, confined, bench.reports, "walled")
+    bench.run(books.repair(Difference("team red", "spent", 1, 1)))
+    entries = bench.run(entries_of(Archiver(bench.redis, "walled")))
+    bench.run(books.trim(bench.now_ms() + 1, Archive(entries=entries)))
     assert set(SCRIPTS) == confined.ran
     bench.run(confined.redis.aclose())
     bench.run(bench.redis.acl_deluser("confined"))

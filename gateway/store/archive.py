@@ -1,0 +1,161 @@
+"""The books in a file: everything that is needed to check them elsewhere, or to build them again in an empty Redis.
+
+Lines of JSON: a head; every scope's settings; every sub-key's digest; every entry with all its fields; and a foot with
+the number of entries and the SHA-256 of all lines before it. A file without its foot was cut short and is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from gateway.billing.ledger import Entry
+from gateway.billing.principal import Scope, ScopeKind
+from gateway.store.keys import SCHEMA_VERSION, Keys
+from gateway.store.records import Fields, entry_of
+from gateway.store.scripts import TranslatedFaults
+
+_KINDS: tuple[ScopeKind, ...] = ("organisation", "team", "user", "key")
+_PAGE = 1000
+
+
+class UnfitArchive(ValueError):
+    """The file is no whole archive of these books; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawEntry:
+    """One entry as it stands in the stream."""
+
+    id: str
+    fields: dict[str, str]
+
+    @property
+    def entry(self) -> Entry:
+        return entry_of(self.id, self.bytes_fields)
+
+    @property
+    def bytes_fields(self) -> Fields:
+        return {name.encode(): value.encode() for name, value in self.fields.items()}
+
+
+@dataclass(slots=True)
+class Archive:
+    """A whole archive, read and checked. `scopes` and `digests` are the raw JSON of each."""
+
+    org: str = ""
+    scopes: list[tuple[Scope, str]] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    entries: list[RawEntry] = field(default_factory=list)
+
+
+class Archiver:
+    """Writes archives of one organisation."""
+
+    def __init__(self, redis: Redis, org: str) -> None:
+        self._redis = redis
+        self._org = org
+        self._keys = Keys(org)
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The archive, line by line. Raises LedgerUnavailable."""
+        digest, entries = hashlib.sha256(), 0
+        async for record in self._records():
+            entries += "entry" in record
+            line = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+            digest.update(line)
+            yield line
+        foot = {"entries": entries, "sha256": digest.hexdigest()}
+        yield json.dumps(foot, separators=(",", ":")).encode() + b"\n"
+
+    async def entries(self) -> AsyncIterator[RawEntry]:
+        """Every entry of the stream, oldest first."""
+        start = "-"
+        while True:
+            with TranslatedFaults():
+                rows = cast(list[tuple[bytes, Fields]], await self._redis.xrange(self._keys.ledger, start, count=_PAGE))
+            for entry_id, fields in rows:
+                yield RawEntry(entry_id.decode(), {name.decode(): value.decode() for name, value in fields.items()})
+            if len(rows) < _PAGE:
+                return
+            start = f"({rows[-1][0].decode()}"
+
+    async def _records(self) -> AsyncIterator[dict[str, object]]:
+        yield {"archive": "gateway ledger", "schema": SCHEMA_VERSION, "org": self._org}
+        for kind in _KINDS:
+            with TranslatedFaults():
+                ids = cast(list[bytes], await self._redis.zrange(self._keys.index(kind), 0, -1))
+            for member in ids:
+                scope = Scope(kind, member.decode())
+                with TranslatedFaults():
+                    settings = cast(bytes | None, await self._redis.get(self._keys.settings(scope)))
+                if settings is not None:
+                    yield {"scope": kind, "id": scope.id, "settings": settings.decode()}
+        prefix = self._keys.digest("")
+        async for key in self._redis.scan_iter(match=f"{prefix}*", count=_PAGE):
+            with TranslatedFaults():
+                owner = cast(bytes | None, await self._redis.get(key))
+            if owner is not None:
+                yield {"digest": key.decode().removeprefix(prefix), "owner": owner.decode()}
+        async for raw in self.entries():
+            yield {"entry": raw.id, "fields": raw.fields}
+
+
+def read_archive(path: Path) -> Archive:
+    """Read and check a whole archive. Raises UnfitArchive, OSError."""
+    archive, digest, foot = Archive(), hashlib.sha256(), None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if foot is not None:
+                raise UnfitArchive(f"{path}: something stands behind its last line")
+            record = _record(line, path, number)
+            if "sha256" in record:
+                foot = record
+                continue
+            digest.update(line)
+            _add(archive, record, path, number)
+    if foot is None:
+        raise UnfitArchive(f"{path} was cut short: its last line is missing")
+    if foot["sha256"] != digest.hexdigest() or foot["entries"] != len(archive.entries):
+        raise UnfitArchive(f"{path} was changed: its checksum is not that of its lines")
+    return archive
+
+
+def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise UnfitArchive(f"{path}, line {number}, is no JSON object")
+    return record
+
+
+def _add(archive: Archive, record: dict[str, Any], path: Path, number: int) -> None:
+    if "archive" in record:
+        if record["schema"] != SCHEMA_VERSION:
+            raise UnfitArchive(f"{path} is of schema {record['schema']}; this gateway keeps schema {SCHEMA_VERSION}")
+        archive.org = record["org"]
+    elif "scope" in record:
+        archive.scopes.append((Scope(record["scope"], record["id"]), record["settings"]))
+    elif "digest" in record:
+        archive.digests[record["digest"]] = record["owner"]
+    elif "entry" in record:
+        archive.entries.append(RawEntry(record["entry"], record["fields"]))
+    else:
+        raise UnfitArchive(f"{path}, line {number}, is nothing an archive has")
+
+
+def joined(archives: list[Archive]) -> Iterator[RawEntry]:
+    """The entries of several archives, each once, oldest first: what was trimmed from one stands in an older one."""
+    by_id = {raw.id: raw for archive in archives for raw in archive.entries}
+    return (by_id[entry_id] for entry_id in sorted(by_id, key=_position))
+
+
+def _position(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number)

@@ -1,0 +1,183 @@
+"""What is done to the books from outside: repair a balance, trim what is archived, build all of it again."""
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from gateway.billing.audit import MOVING, Account, Difference, add_to
+from gateway.billing.ledger import Entry
+from gateway.billing.principal import Scope, ScopeKind
+from gateway.billing.scope import ScopeSettings
+from gateway.store.archive import Archive, Archiver, RawEntry, UnfitArchive, joined
+from gateway.store.audit import position
+from gateway.store.carried import CHECKPOINT, accounts_carried, carried_json, read_carried
+from gateway.store.keys import Keys
+from gateway.store.packed import Balances, with_balances
+from gateway.store.records import entry_by_hand
+from gateway.store.reports import Reports
+from gateway.store.scopes import Scopes
+from gateway.store.scripts import ScriptRunner, TranslatedFaults, load
+from gateway.wire.scopes import stored_settings
+
+REPAIR = "repair"
+"""Flag of the adjustment, of no amount, that tells a balance was corrected."""
+AUTHOR = "gateway ledger"
+
+
+class NotTrimmed(RuntimeError):
+    """Nothing was taken out; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """How many entries went, and the entry that carries them."""
+
+    count: int
+    entry_id: str
+
+
+class Bookkeeping:
+    """Works on one organisation's books."""
+
+    def __init__(self, redis: Redis, scripts: ScriptRunner, reports: Reports, org: str) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._reports = reports
+        self._org = org
+        self._keys = Keys(org)
+
+    async def repair(self, difference: Difference) -> bool:
+        """Make one number what its entries say, and write an entry about it; False where it cannot be repaired.
+
+        Raises LedgerUnavailable.
+        """
+        kind, scope_id = difference.place.split(" ")
+        scope = Scope(cast(ScopeKind, kind), scope_id)
+        note = f"{difference} (repaired)"
+        target = ScopeSettings(kind="organisation", id=self._org)
+        entry = entry_by_hand(self._org, target, note=note, author=AUTHOR, flags=(REPAIR,))
+        reply = await self._scripts.run(
+            load("repair"),
+            [self._keys.state(scope), self._keys.ledger],
+            [_new_id(REPAIR), difference.what, difference.stored, difference.expected, entry],
+        )
+        return reply[0] == b"repaired"
+
+    async def trim(self, before_ms: int, archive: Archive) -> Trimmed:
+        """Take out every entry posted before an instant, all of which must stand in the archive as they do here.
+
+        Raises NotTrimmed, LedgerUnavailable.
+        """
+        archived = {raw.id: raw for raw in archive.entries}
+        accounts, _ = await accounts_carried(self._redis, self._keys)
+        with TranslatedFaults():
+            carrying = cast(bytes | None, await self._redis.get(self._keys.trimmed)) or b""
+            now_s, micros = await self._redis.time()
+        last = ""
+        async for raw in Archiver(self._redis, self._org).entries():
+            if position(raw.id)[0] >= before_ms:
+                break
+            if archived.get(raw.id) != raw:
+                raise NotTrimmed(f"entry {raw.id} is not in the archive as it is here; export anew")
+            _add_everywhere(accounts, raw.entry)
+            last = raw.id
+        if not last:
+            raise NotTrimmed("there is no entry that old")
+        await self._reports.catch_up(self._org)
+        now_ms = now_s * 1000 + micros // 1000
+        return await self._take_out(last, carrying.decode(), now_ms, accounts)
+
+    async def _take_out(self, last: str, carrying: str, now_ms: int, accounts: dict[Scope, Account]) -> Trimmed:
+        milliseconds, number = position(last)
+        target = ScopeSettings(kind="organisation", id=self._org)
+        note = f"entries up to {last} were archived and taken out; this one carries what they added up to"
+        reply = await self._scripts.run(
+            load("trim"),
+            [self._keys.ledger, self._keys.trimmed, self._keys.checkpoint],
+            [
+                last,
+                f"{milliseconds}-{number + 1}",
+                carrying,
+                _new_id(CHECKPOINT),
+                now_ms,
+                entry_by_hand(self._org, target, note=note, author=AUTHOR, flags=(CHECKPOINT,)),
+                carried_json(accounts, last),
+            ],
+        )
+        if reply[0] != b"trimmed":
+            raise NotTrimmed("somebody else works on the ledger; try again")
+        return Trimmed(cast(int, reply[1]), cast(bytes, reply[2]).decode())
+
+    async def rebuild(self, archives: Sequence[Archive], scopes: Scopes) -> int:
+        """Build the books of an empty Redis from archives; returns how many entries they have.
+
+        The newest archive says what settings and sub-keys there are. Open holds, image jobs and answers are in none.
+        Raises UnfitArchive: they do not fit together. LedgerUnavailable.
+        """
+        entries = list(joined(list(archives)))
+        newest = max(archives, key=lambda archive: position(archive.entries[-1].id) if archive.entries else (0, 0))
+        accounts = _accounts(entries)
+        for scope, settings in newest.scopes:
+            await scopes.create(self._org, stored_settings(scope.kind, json.loads(settings)))
+        with TranslatedFaults():
+            for digest, owner in newest.digests.items():
+                await self._redis.set(self._keys.digest(digest), owner)
+            for raw in entries:
+                await self._write(raw)
+            for scope, account in accounts.items():
+                await self._set_balances(scope, account)
+        await self._reports.catch_up(self._org)
+        return len(entries)
+
+    async def _write(self, raw: RawEntry) -> None:
+        fields = cast(dict[Any, Any], raw.fields)
+        await self._redis.xadd(self._keys.ledger, fields, id=raw.id)
+        if raw.fields["type"] in ("credit", "transfer"):
+            await self._redis.xadd(self._keys.credits, fields, id=raw.id)
+        if "carries" in raw.fields:
+            await self._redis.set(self._keys.trimmed, raw.id)
+
+    async def _set_balances(self, scope: Scope, account: Account) -> None:
+        packed = cast(bytes | None, await self._redis.get(self._keys.state(scope)))
+        if packed is None:
+            raise UnfitArchive(f"{scope.kind} {scope.id} has entries and no settings in the archive")
+        moving = tuple(account.windows[window] for window in MOVING)
+        balances = Balances(account.spent, account.paid_in, account.credit_spent, moving)
+        await self._redis.set(self._keys.state(scope), with_balances(packed, balances))
+
+
+def _accounts(entries: Sequence[RawEntry]) -> dict[Scope, Account]:
+    """What the entries add up to. Where the oldest are missing, the checkpoint that carries them stands for them."""
+    carrying = next((raw for raw in entries if "carries" in raw.fields), None)
+    accounts: dict[Scope, Account] = {}
+    carried: dict[Scope, Account] = {}
+    through = (0, 0)
+    if carrying is not None:
+        carried, last = read_carried(carrying.bytes_fields)
+        through = position(last)
+        if position(entries[0].id) > through:
+            accounts, carried = carried, {}
+    for raw in entries:
+        if carried and position(raw.id) > through:
+            _refuse_gap(accounts, carried)
+            carried = {}
+        _add_everywhere(accounts, raw.entry)
+    return accounts
+
+
+def _refuse_gap(accounts: dict[Scope, Account], carried: dict[Scope, Account]) -> None:
+    if accounts != carried:
+        raise UnfitArchive("entries are missing between the archives: they do not add up to what a checkpoint carries")
+
+
+def _add_everywhere(accounts: dict[Scope, Account], entry: Entry) -> None:
+    for scope in entry.scopes():
+        add_to(accounts.setdefault(scope, Account()), scope, entry)
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(12)}"

@@ -1,0 +1,57 @@
+"""What trimmed entries added up to: a checkpoint entry carries it, and whoever checks the books begins there."""
+
+import json
+from collections.abc import Mapping
+from typing import cast
+
+from redis.asyncio import Redis
+
+from gateway.billing.audit import MOVING, Account
+from gateway.billing.principal import Scope, ScopeKind
+from gateway.store.keys import Keys
+from gateway.store.records import Fields
+from gateway.store.scripts import TranslatedFaults
+
+CHECKPOINT = "checkpoint"
+"""Flag of the adjustment, of no amount, that carries what was trimmed."""
+
+
+async def accounts_carried(redis: Redis, keys: Keys) -> tuple[dict[Scope, Account], str | None]:
+    """The accounts that the newest checkpoint carries, and the id of the last entry in them; none where none is.
+
+    Raises LedgerUnavailable.
+    """
+    with TranslatedFaults():
+        entry_id = cast(bytes | None, await redis.get(keys.trimmed))
+        rows = await redis.xrange(keys.ledger, entry_id, entry_id) if entry_id else []
+    if not rows:
+        return {}, None
+    return read_carried(cast(Fields, rows[0][1]))
+
+
+def read_carried(fields: Fields) -> tuple[dict[Scope, Account], str]:
+    carried = json.loads(fields[b"carries"])
+    accounts = {_scope(name): _account(numbers) for name, numbers in carried["accounts"].items()}
+    return accounts, carried["through"]
+
+
+def carried_json(accounts: Mapping[Scope, Account], through: str) -> str:
+    """What `read_carried` reads."""
+    rows = {f"{scope.kind}:{scope.id}": _numbers(account) for scope, account in accounts.items()}
+    return json.dumps({"through": through, "accounts": rows}, separators=(",", ":"))
+
+
+def _scope(name: str) -> Scope:
+    kind, _, scope_id = name.partition(":")
+    return Scope(cast(ScopeKind, kind), scope_id)
+
+
+def _numbers(account: Account) -> list[int]:
+    windows = [number for window in MOVING for number in account.windows[window]]
+    return [account.spent, account.paid_in, account.credit_spent, *windows]
+
+
+def _account(numbers: list[int]) -> Account:
+    spent, paid_in, credit_spent, *windows = numbers
+    pairs = list(zip(windows[::2], windows[1::2], strict=True))
+    return Account(spent, paid_in, credit_spent, dict(zip(MOVING, pairs, strict=True)))
