@@ -4,12 +4,13 @@ own numbers; requests from the ledger; refusals from their counts.
 Amounts are nano-USD. Days are local to the organisation.
 """
 
+import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from gateway.billing.budget import Calendar, Window
+from gateway.billing.budget import Calendar, Spans, Window
 from gateway.billing.ledger import Entry
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
@@ -21,9 +22,13 @@ from gateway.store.refusals import Refusals
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 
-_PAGE = 500
-_PAGES_MAX = 40
+_PAGE = 100  # decoded without a pause, and the calls on this loop wait meanwhile
+_PAGES_MAX = 200
 _ENTRIES_SCANNED_MAX = 5_000
+_ENTRIES_AT_ONCE = 250  # the same
+_STATES_AT_ONCE = 100  # the same
+SCOPES_LOOKED_AT_MAX = 20_000
+NEARLY_FULL_PERMILLE = 800
 
 ScopeRow = tuple[ScopeSettings, ScopeState]
 
@@ -66,7 +71,22 @@ class BudgetLine:
     @property
     def used_permille(self) -> int:
         """What is spent of the limit, at most all of it; a limit of nothing is used up."""
-        return min(1000, self.spent_nano_usd * 1000 // self.limit_nano_usd) if self.limit_nano_usd else 1000
+        return used_permille(self.spent_nano_usd, self.limit_nano_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class Foremost:
+    """Of `count` scopes of one kind: those that spent the most this month, dearest first, and the fullest budgets.
+
+    `nearly_full` counts all budgets of which four fifths and more are spent. `more`: there are further scopes, behind
+    these by id, that were not looked at.
+    """
+
+    dearest: Sequence[ScopeRow]
+    fullest: Sequence[BudgetLine]
+    nearly_full: int
+    count: int
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +162,30 @@ class Figures:
                 return rows, None
         return rows, after
 
+    async def foremost(self, org: str, kind: ScopeKind, now_ms: int, *, scopes: int, budgets: int) -> Foremost:
+        """Look at every scope of a kind, `SCOPES_LOOKED_AT_MAX` of them at most, and name those that stand out.
+
+        Only what admission counts is read of all of them, page by page, and the calls go on between two pages.
+        """
+        spans = self._calendar.spans_at(now_ms)
+        dearest: list[tuple[int, Scope]] = []
+        fullest: list[tuple[int, int, Scope, Window]] = []
+        after, count, nearly_full, more = "", 0, 0, True
+        while more and count < SCOPES_LOOKED_AT_MAX:
+            page = await self._scopes.states(org, kind, after=after, limit=_STATES_AT_ONCE)
+            used = [use for scope, state in page for use in _uses(scope, state, spans)]
+            fullest = heapq.nlargest(budgets, [*fullest, *used], key=lambda use: use[:2])
+            spent = [(state.balance("month", spans).spent_nano_usd, scope) for scope, state in page]
+            dearest = heapq.nlargest(scopes, [*dearest, *spent], key=lambda one: one[0])
+            nearly_full += sum(permille >= NEARLY_FULL_PERMILLE for permille, *_ in used)
+            count, more = count + len(page), len(page) == _STATES_AT_ONCE
+            after = page[-1][0].id if page else after
+        rows = await self._scopes.several(org, [scope for _, scope in dearest])
+        full = {row[0].scope: row for row in await self._scopes.several(org, [scope for _, _, scope, _ in fullest])}
+        lines = {(line.scope, line.window): line for row in full.values() for line in self.budget_lines(*row, now_ms)}
+        fullest_lines = [lines[place] for *_, scope, window in fullest if (place := (scope, window)) in lines]
+        return Foremost(rows, fullest_lines, nearly_full, count, more)
+
     async def budgets(self, org: str, scopes: Iterable[Scope], now_ms: int) -> list[BudgetLine]:
         """Every budget of these scopes."""
         return [line for scope in scopes for line in self.budget_lines(*await self.scope(org, scope), now_ms)]
@@ -176,7 +220,7 @@ class Figures:
         entries: list[Entry] = []
         scanned, before = 0, None
         while scanned < _ENTRIES_SCANNED_MAX:
-            page = await self._ledger.latest_entries(org, before=before)
+            page = await self._ledger.latest_entries(org, before=before, count=_ENTRIES_AT_ONCE)
             entries += [entry for entry in page if _is_call_of(entry, scope)][: count - len(entries)]
             scanned += len(page)
             if len(entries) == count or not page:
@@ -188,6 +232,16 @@ class Figures:
         """Refused calls of one scope by error code, most frequent first."""
         counts = await self._refusals.over(org, scope, days.names)
         return sorted(counts.items(), key=lambda row: (-row[1], row[0]))
+
+
+def used_permille(spent_nano_usd: int, limit_nano_usd: int) -> int:
+    return min(1000, spent_nano_usd * 1000 // limit_nano_usd) if limit_nano_usd else 1000
+
+
+def _uses(scope: Scope, state: ScopeState, spans: Spans) -> Iterator[tuple[int, int, Scope, Window]]:
+    """How full each budget is, in permille; of equally full ones the larger limit weighs more."""
+    for window, limit in state.limits.items():
+        yield used_permille(state.balance(window, spans).spent_nano_usd, limit), limit, scope, window
 
 
 def _is_call_of(entry: Entry, scope: Scope) -> bool:

@@ -1,7 +1,7 @@
 """The pages: who asks, may they see it, what is shown. Read `Dashboard._guarded`, then `_scope_page`."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import tzinfo
 
 from starlette.requests import Request
@@ -10,13 +10,12 @@ from starlette.routing import Route
 
 from gateway.billing.errors import AuthenticationError, GatewayError, InvalidRequest, NotFound, ScopeBlocked
 from gateway.billing.principal import SCOPE_ID, Scope, ScopeKind, digest_of
-from gateway.billing.scope import ScopeSettings
 from gateway.dashboard import answers, words
 from gateway.dashboard.charts import BAR_UNITS, ColumnChart, bar_parts, column_chart
-from gateway.dashboard.figures import BudgetLine, Days, Figures, Spending
+from gateway.dashboard.figures import Figures, Spending
 from gateway.dashboard.language import LANGUAGES, Language, load_languages, preferred
+from gateway.dashboard.tables import Tables
 from gateway.dashboard.visitors import Door, Visitor, budgets_shown, home_of, lists_scopes, may_open, sees_all, team_of
-from gateway.store.cells import Measures
 from gateway.store.sessions import Sessions
 
 LOGIN = "/dashboard/login"
@@ -24,9 +23,7 @@ HOME = "/dashboard"
 RANGES = (7, 30, 90)
 _RANGE_DEFAULT = 30
 _LIST_COUNT = 100
-_CHILDREN_COUNT = 50
 _LATEST_COUNT = 20
-_BUDGETS_COUNT = 8
 _CHART_SIZES = (("wide", 1140, 260, 10), ("middle", 700, 230, 8), ("narrow", 350, 200, 4))
 _LISTS: dict[str, ScopeKind] = {"teams": "team", "users": "user", "keys": "key"}
 
@@ -41,26 +38,6 @@ class Visit:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One scope in a list; `status` is active, blocked, revoked or expired."""
-
-    settings: ScopeSettings
-    spent: Measures
-    budgets: Sequence[BudgetLine]
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A list of scopes. The bars of its rows share one scale, `most_nano_usd`, so that they can be compared."""
-
-    kind: ScopeKind
-    rows: Sequence[Row]
-    next_after: str | None
-    most_nano_usd: int
-
-
 Page = Callable[[Request, Visit], Awaitable[Response]]
 
 
@@ -71,6 +48,7 @@ class Dashboard:
         self._door = door
         self._sessions = sessions
         self._figures = figures
+        self._tables = Tables(figures)
         self._languages = load_languages(zone)
         self._static = answers.load_static_files()
 
@@ -131,7 +109,8 @@ class Dashboard:
             raise NotFound(f"There is no {scope.kind} {scope.id}.")
         days = await self._figures.last_days(visit.days)
         spending = await self._figures.spending(org, scope, days)
-        children = await self._children(visit, scope, days)
+        overview = await self._tables.overview(org, days) if scope.kind == "organisation" else None
+        below = await self._tables.below(org, scope, days) if lists_scopes(visit.visitor) and not overview else []
         budgets = await self._figures.budgets(org, budgets_shown(visit.visitor, settings), days.now_ms)
         html = self._render(
             visit,
@@ -142,27 +121,13 @@ class Dashboard:
             spending=spending,
             charts=_day_charts(spending, visit.language),
             standing=self._figures.standing(state, days.now_ms),
-            budgets=[*budgets, *(_fullest(children) if settings.kind == "organisation" else ())],
-            children=children,
+            budgets=[*budgets, *(overview.fullest if overview else ())],
+            overview=overview,
+            children=[overview.teams] if overview else below,
             refusals=await self._figures.refusals(org, scope, days),
             latest=await self._figures.latest(org, scope, _LATEST_COUNT),
         )
         return answers.page(html)
-
-    async def _children(self, visit: Visit, scope: Scope, days: Days) -> list[Table]:
-        """The lists on a scope's page: teams of the organisation, users and keys of a team, keys of a user."""
-        below: dict[ScopeKind, tuple[ScopeKind, ...]] = {
-            "organisation": ("team",),
-            "team": ("user", "key"),
-            "user": ("key",),
-            "key": (),
-        }
-        tables = []
-        for kind in below[scope.kind] if lists_scopes(visit.visitor) else ():
-            owner = {scope.kind: scope.id} if scope.kind in ("team", "user") else {}
-            table = await self._table(visit, kind, days, count=_CHILDREN_COUNT, **owner)
-            tables.append(_dearest_first(table))
-        return tables
 
     async def _list(self, request: Request, visit: Visit) -> Response:
         kind = _kind(request)
@@ -174,36 +139,13 @@ class Dashboard:
                 raise InvalidRequest(f"{name} is an id.", param=name)
         team, user = team_of(visit.visitor) or asked["team"] or None, asked["user"] or None
         days = await self._figures.last_days(visit.days)
-        table = await self._table(visit, kind, days, count=_LIST_COUNT, after=asked["after"], team=team, user=user)
+        table = await self._tables.page(
+            visit.visitor.org, kind, days, count=_LIST_COUNT, after=asked["after"], team=team, user=user
+        )
         owner = _parameters({"team": asked["team"], "user": asked["user"]})
         return answers.page(
             self._render(visit, "list.html", table=table, days=days, owner=owner, asked=_parameters(asked))
         )
-
-    async def _table(
-        self,
-        visit: Visit,
-        kind: ScopeKind,
-        days: Days,
-        *,
-        count: int,
-        after: str = "",
-        team: str | None = None,
-        user: str | None = None,
-    ) -> Table:
-        org = visit.visitor.org
-        found, next_after = await self._figures.page(org, kind, after=after, count=count, team=team, user=user)
-        spent = await self._figures.spending_by_id(org, kind, [settings.id for settings, _ in found], days)
-        rows = [
-            Row(
-                settings=settings,
-                spent=spent.get(settings.id, Measures()),
-                budgets=self._figures.budget_lines(settings, state, days.now_ms),
-                status=_status(settings, days.now_ms),
-            )
-            for settings, state in found
-        ]
-        return Table(kind, rows, next_after, max((row.spent.cost_nano_usd for row in rows), default=0))
 
     async def _nothing(self, request: Request, _visit: Visit) -> Response:
         raise NotFound(f"There is no page {request.url.path}.")
@@ -303,24 +245,3 @@ def _day_charts(spending: Spending, language: Language) -> dict[str, ColumnChart
         name: column_chart(costs, width=width, height=height, mirrored=language.mirrored, labels_max=labels_max)
         for name, width, height, labels_max in _CHART_SIZES
     }
-
-
-def _status(settings: ScopeSettings, now_ms: int) -> str:
-    if settings.revoked_at_ms:
-        return "revoked"
-    if settings.blocked:
-        return "blocked"
-    return "expired" if 0 < settings.expires_at_ms <= now_ms else "active"
-
-
-def _dearest_first(table: Table) -> Table:
-    """Where all rows are there, those that matter come first; pages of a list keep the order of their ids."""
-    if table.next_after is not None:
-        return table
-    return replace(table, rows=sorted(table.rows, key=lambda row: (-row.spent.cost_nano_usd, row.settings.id)))
-
-
-def _fullest(tables: Sequence[Table]) -> list[BudgetLine]:
-    """The budgets of a page's lists that are used up most."""
-    lines = [line for table in tables for row in table.rows for line in row.budgets]
-    return sorted(lines, key=lambda line: -line.used_permille)[:_BUDGETS_COUNT]

@@ -2,6 +2,7 @@
 
 import json
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
@@ -70,15 +71,18 @@ class Scopes:
         self, org: str, kind: ScopeKind, *, after: str, limit: int
     ) -> list[tuple[ScopeSettings, ScopeState]]:
         """Scopes of one kind behind the id `after`, by id."""
-        keys = Keys(org)
-        scopes = await self._listed(org, kind, after, limit)
+        return await self.several(org, await self._listed(org, kind, after, limit))
+
+    async def several(self, org: str, scopes: Sequence[Scope]) -> list[tuple[ScopeSettings, ScopeState]]:
+        """Settings and state of these scopes in their order; those that do not exist are left out."""
         if not scopes:
             return []
+        keys = Keys(org)
         values = await self._mget([keys.settings(scope) for scope in scopes] + [keys.state(scope) for scope in scopes])
-        pairs = zip(values[: len(scopes)], values[len(scopes) :], strict=True)
+        triples = zip(scopes, values[: len(scopes)], values[len(scopes) :], strict=True)
         return [
-            (stored_settings(kind, json.loads(settings)), unpack_scope(state))
-            for settings, state in pairs
+            (stored_settings(scope.kind, json.loads(settings)), unpack_scope(state))
+            for scope, settings, state in triples
             if settings is not None and state is not None
         ]
 

@@ -285,6 +285,23 @@ def test_a_wrong_address_is_a_page_too(boss: Visit, path: str, status: int) -> N
     assert (status, True) == (answer.status_code, 'href="/dashboard"' in answer.text)
 
 
+def test_the_overview_shows_what_stands_out_among_many_teams(admin: Admin, boss: Visit) -> None:
+    """The last team by id and the dearest are there, and a sentence says by what the fifty were chosen."""
+    for number in range(51):
+        admin.post("/teams", {"id": f"a-{number:02}"})
+    for number in range(9):
+        admin.post(
+            "/teams", {"id": f"z-{number}", "name": "Ünder", "budgets": [{"window": "day", "limit_usd": "0.00"}]}
+        )
+    page = boss.page(lang="en")
+    assert "The 50 that spent the most this month." in page
+    assert 'href="/dashboard/teams/blue?' in page.split('id="children-team"')[1]
+    assert re.search(r"\d+ budgets of teams are nearly used up; the fullest are shown\.", page)
+    assert 8 == len(re.findall('<article class="one-budget">', page))
+    assert "Ünder" in page
+    assert "The first 50 by id." in boss.page("/teams/crowd")
+
+
 def test_without_its_ledger_the_dashboard_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     """To who is logged in and to who wants to; in their language, and without a stack."""
     server = EmbeddedRedis(tmp_path_factory.mktemp("ends"))
