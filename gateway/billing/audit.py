@@ -88,6 +88,8 @@ class Difference:
     expected: int
     entries: tuple[str, ...] = ()
     """Ids of the newest entries that make the expected sum, where entries do."""
+    sheet: str = ""
+    """Where it is a report's cell: the name of what it lies in."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what} is {self.stored}, its entries say {self.expected}"

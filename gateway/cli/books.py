@@ -251,7 +251,7 @@ async def _worked(settings: Settings, url: str, work: Callable[[Office], Awaitab
         office = Office(
             calendar,
             Scopes(redis, scripts),
-            Audit(redis, ledger, DEFAULT_ORG),
+            Audit(redis, ledger, reports, calendar, DEFAULT_ORG),
             Archiver(redis, DEFAULT_ORG),
             Bookkeeping(redis, scripts, reports, DEFAULT_ORG),
         )

@@ -21,13 +21,16 @@ from gateway.billing.audit import (
     held_differences,
     spent_differences,
 )
+from gateway.billing.budget import Calendar
 from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.principal import Scope, ScopeKind
+from gateway.store.audit_cells import CellAudit
 from gateway.store.carried import accounts_carried
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState, unpack_scope
 from gateway.store.records import open_hold_of
+from gateway.store.reports import Reports
 from gateway.store.scripts import TranslatedFaults
 
 _BELOW: tuple[ScopeKind, ...] = ("team", "user", "key")
@@ -59,16 +62,18 @@ class Lot:
 
 
 class Audit:
-    """Checks one organisation's balances against its entries."""
+    """Checks one organisation's balances and report cells against its entries."""
 
-    def __init__(self, redis: Redis, ledger: Ledger, org: str) -> None:
+    def __init__(self, redis: Redis, ledger: Ledger, reports: Reports, calendar: Calendar, org: str) -> None:
         self._redis = redis
         self._ledger = ledger
+        self._reports = reports
+        self._calendar = calendar
         self._org = org
         self._keys = Keys(org)
 
     async def run(self) -> Findings:
-        """Check every scope. Raises LedgerUnavailable."""
+        """Check every scope and every report. Raises LedgerUnavailable."""
         lots = [lot async for lot in self.lots()]
         findings = Findings(scopes=sum(len(lot.states) for lot in lots), last_id=lots[0].last_id)
         accounts = await self._summed(lots, findings)
@@ -76,6 +81,9 @@ class Audit:
             findings.differences += await self._differences(lot, accounts, findings)
         with TranslatedFaults():
             findings.quarantined = await self._redis.hlen(self._keys.quarantine)
+            seconds, _ = await self._redis.time()
+        cells = CellAudit(self._redis, self._ledger, self._reports, self._calendar, self._org)
+        findings.differences += [each async for each in cells.differences(int(seconds) * 1000)]
         return findings
 
     async def lots(self) -> AsyncIterator[Lot]:

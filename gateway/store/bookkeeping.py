@@ -55,15 +55,28 @@ class Bookkeeping:
 
         Raises LedgerUnavailable.
         """
-        kind, scope_id = difference.place.split(" ")
-        scope = Scope(cast(ScopeKind, kind), scope_id)
         note = f"{difference} (repaired)"
         target = ScopeSettings(kind="organisation", id=self._org)
         entry = entry_by_hand(self._org, target, note=note, author=AUTHOR, flags=(REPAIR,))
+        if difference.sheet:
+            return await self._repair_cell(difference, entry)
+        kind, scope_id = difference.place.split(" ")
+        scope = Scope(cast(ScopeKind, kind), scope_id)
         reply = await self._scripts.run(
             load("repair"),
             [self._keys.state(scope), self._keys.ledger],
             [_new_id(REPAIR), difference.what, difference.stored, difference.expected, entry],
+        )
+        return reply[0] == b"repaired"
+
+    async def _repair_cell(self, difference: Difference, entry: str) -> bool:
+        change = difference.expected - difference.stored
+        with TranslatedFaults():
+            seconds, _ = await self._redis.time()
+        reply = await self._scripts.run(
+            load("repair_cell"),
+            [difference.sheet, self._keys.ledger],
+            [_new_id(REPAIR), difference.what, change, int(seconds) * 1000, entry],
         )
         return reply[0] == b"repaired"
 

@@ -29,6 +29,15 @@ async def accounts_carried(redis: Redis, keys: Keys) -> tuple[dict[Scope, Accoun
     return read_carried(cast(Fields, rows[0][1]))
 
 
+async def trimmed_through(redis: Redis, keys: Keys) -> int:
+    """The instant (ms) up to which entries may be missing, because they were trimmed; 0 where none were.
+
+    Raises LedgerUnavailable.
+    """
+    _, through = await accounts_carried(redis, keys)
+    return int(through.partition("-")[0]) if through else 0
+
+
 def read_carried(fields: Fields) -> tuple[dict[Scope, Account], str]:
     carried = json.loads(fields[b"carries"])
     accounts = {_scope(name): _account(numbers) for name, numbers in carried["accounts"].items()}

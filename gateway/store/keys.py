@@ -39,6 +39,7 @@ class Keys:
         self.checkpoint = self._prefix + "checkpoint"
         self.quarantine = self._prefix + "quarantine"
         self.trimmed = self._prefix + "trimmed"
+        self.sheets = self._prefix + "cells:"
         self.jobs_due = self._prefix + "jobs-due"
 
     def settings(self, scope: Scope) -> str:
@@ -89,7 +90,7 @@ class Keys:
 
     def sheet(self, grain: str, sheet: str, axis: str, owner: str) -> str:
         """Report cells of one owner: one hash for each year of months, month of days, day of hours."""
-        return f"{self._prefix}cells:{grain}:{sheet}:{axis}:{owner}"
+        return f"{self.sheets}{grain}:{sheet}:{axis}:{owner}"
 
     def owners(self, grain: str, sheet: str, axis: str) -> str:
         """Set of the owners of those sheets."""

@@ -15,7 +15,8 @@ from typing import cast
 from redis.asyncio import Redis
 
 from gateway.billing.budget import Calendar
-from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.errors import InvalidRequest, LedgerUnavailable
+from gateway.store.carried import trimmed_through
 from gateway.store.cells import AXES_OF, Cell, Deltas, Measures, deltas_of, measures_of, owner_of, read_cells
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
@@ -76,8 +77,14 @@ class Reports:
     ) -> AsyncIterator[Cell]:
         """The same for any half-open interval: read from the ledger's entries.
 
-        An entry belongs to the instant its call was admitted, and is posted no earlier.
+        An entry belongs to the instant its call was admitted, and is posted no earlier. Raises InvalidRequest: entries
+        of that time were trimmed.
         """
+        if from_ms < await trimmed_through(self._redis, Keys(org)):
+            raise InvalidRequest(
+                "Entries of that time were archived and taken out; their reports are by whole days or months.",
+                param="from",
+            )
         sums: dict[tuple[str, str, str, str], Measures] = defaultdict(Measures)
         async for entry in self._ledger.all_entries(org, from_ms=from_ms):
             owner = owner_of(entry, axis)

@@ -44,6 +44,7 @@ SCRIPTS = (
     "credit",
     "adjust",
     "repair",
+    "repair_cell",
     "trim",
     "account",
     "enter",

@@ -10,12 +10,14 @@ import pytest
 
 from gateway.billing.adjustment import Adjusted, Adjustment, NotAdjusted
 from gateway.billing.audit import Difference
+from gateway.billing.errors import InvalidRequest
 from gateway.billing.ledger import NOT_TOLD, RELEASE, violations
 from gateway.billing.principal import Scope
 from gateway.store.adjustments import Adjustments
 from gateway.store.archive import Archive, Archiver, UnfitArchive, read_archive
 from gateway.store.audit import Audit, Findings
 from gateway.store.bookkeeping import Bookkeeping, NotTrimmed, Trimmed
+from gateway.store.cells import Cell
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
 from tests.store.bench import AN, BY_DESK, BY_ROBOT, NOTEBOOK, ORGANISATION, RED, Bench, capture, open_bench
@@ -25,7 +27,7 @@ FAR_AHEAD_MS = 10**14
 
 
 def audit(bench: Bench) -> Findings:
-    return bench.run(Audit(bench.redis, bench.ledger, bench.org).run())
+    return bench.run(Audit(bench.redis, bench.ledger, bench.reports, bench.calendar, bench.org).run())
 
 
 def bookkeeping(bench: Bench) -> Bookkeeping:
@@ -90,6 +92,11 @@ def archived(bench: Bench, path: Path) -> Archive:
     return read_archive(path)
 
 
+async def odd_hours(bench: Bench) -> list[Cell]:
+    """A report that no cells make up."""
+    return [cell async for cell in bench.reports.over(bench.org, "team", 5, 77)]
+
+
 def test_right_books_have_no_differences(bench: Bench) -> None:
     """After every kind of entry, with calls on their way and a charge in quarantine."""
     lived_in(bench)
@@ -149,6 +156,26 @@ def test_a_forged_entry_is_found_everywhere_it_counts(bench: Bench) -> None:
     assert {"organisation acme", "team red", "user an"} <= {each.place for each in audit(bench).differences}
 
 
+def test_a_report_that_is_wrong_is_found_and_repaired(bench: Bench) -> None:
+    """An amount that was changed, one that is missing, one of nobody: in days, months and hours."""
+    lived_in(bench)
+    bench.run(bench.reports.catch_up(bench.org))
+    sheets = sorted(cast(list[bytes], bench.run(bench.redis.keys(f"{bench.keys.sheets}*"))))
+    changed, missing = sheets[0], sheets[-1]
+    (field, *_) = cast(list[bytes], bench.run(bench.redis.hkeys(changed.decode())))
+    bench.run(bench.redis.hincrby(changed.decode(), field.decode(), 3))
+    count = bench.run(bench.redis.hlen(missing.decode()))
+    bench.run(bench.redis.delete(missing))
+    nobody = bench.keys.sheet("day", "2999-01", "team", "nobody")
+    bench.run(bench.redis.hincrby(nobody, "2999-01-01|m|chat|requests", 1))
+    found = audit(bench).differences
+    assert 2 + count == len(found)
+    books = bookkeeping(bench)
+    assert {True} == {bench.run(books.repair(each)) for each in found}
+    assert [] == audit(bench).differences
+    assert [] == violations(bench.books())
+
+
 def test_the_audit_is_right_while_calls_go_on(bench: Bench) -> None:
     """Each lot of scopes is read as of one instant; whatever is written meanwhile is no difference."""
 
@@ -159,7 +186,7 @@ def test_the_audit_is_right_while_calls_go_on(bench: Bench) -> None:
             await bench.ledger.settle(request, capture(number % 20))
 
     async def audits() -> Findings:
-        return await Audit(bench.redis, bench.ledger, bench.org).run()
+        return await Audit(bench.redis, bench.ledger, bench.reports, bench.calendar, bench.org).run()
 
     lived_in(bench)
     _, *findings = bench.together([calls(), *[audits() for _ in range(8)]])
@@ -247,6 +274,8 @@ def test_what_is_archived_may_be_trimmed(bench: Bench, tmp_path: Path) -> None:
     assert ("team red", "spent", 1) == (wrong.place, wrong.what, wrong.stored - wrong.expected)
     spoil(bench, RED, 56, -1)
     second = archived(bench, tmp_path / "second")
+    with pytest.raises(InvalidRequest, match="archived and taken out"):
+        bench.run(odd_hours(bench))
     again = bench.run(bookkeeping(bench).trim(FAR_AHEAD_MS, second))
     assert 2 == again.count
     assert [] == audit(bench).differences

@@ -79,6 +79,8 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     )
     books = Bookkeeping(bench.redis, confined, bench.reports, "walled")
     bench.run(books.repair(Difference("team red", "spent", 1, 1)))
+    sheet = bench.keys.sheet("day", "2026-11", "team", "red")
+    bench.run(books.repair(Difference("", "2026-11-21|m|chat|requests", 1, 1, sheet=sheet)))
     entries = bench.run(entries_of(Archiver(bench.redis, "walled")))
     bench.run(books.trim(bench.now_ms() + 1, Archive(entries=entries)))
     assert set(SCRIPTS) == confined.ran

@@ -1,0 +1,91 @@
+"""Checks the report cells while they are written: each sheet, as of one entry, against the sum of the entries."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import cast
+
+from redis.asyncio import Redis
+
+from gateway.billing.audit import Difference
+from gateway.billing.budget import Calendar
+from gateway.store.carried import trimmed_through
+from gateway.store.cells import deltas_of
+from gateway.store.keys import Keys
+from gateway.store.ledger import Ledger
+from gateway.store.periods import period_of
+from gateway.store.reports import HOURS_REPORTED_MS, Reports
+from gateway.store.scripts import TranslatedFaults
+
+_PAGE = 1000
+
+
+class CellAudit:
+    """Checks one organisation's cells. Periods that trimmed entries belong to, and hours too old, are left out."""
+
+    def __init__(self, redis: Redis, ledger: Ledger, reports: Reports, calendar: Calendar, org: str) -> None:
+        self._redis = redis
+        self._ledger = ledger
+        self._reports = reports
+        self._calendar = calendar
+        self._org = org
+        self._keys = Keys(org)
+        self._expected: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self._until = "0-0"
+
+    async def differences(self, now_ms: int) -> AsyncIterator[Difference]:
+        """Every amount of every cell that is not the sum of its entries. Raises LedgerUnavailable."""
+        await self._reports.catch_up(self._org)
+        through_ms = await trimmed_through(self._redis, self._keys)
+        newest_left_out = {
+            "day": period_of(self._calendar, through_ms, "day"),
+            "month": period_of(self._calendar, through_ms, "month"),
+            "hour": period_of(self._calendar, max(through_ms, now_ms - HOURS_REPORTED_MS), "hour"),
+        }
+        await self._count_until(await self._checkpoint())
+        for name in sorted({*self._expected, *[name async for name in self._stored_sheets()]}):
+            checkpoint, stored = await self._sheet(name)
+            await self._count_until(checkpoint)
+            left_out = newest_left_out[_grain_of(name)]
+            for found in _compared(name, stored, self._expected.get(name, {})):
+                if found.what.split("|")[0] > left_out:
+                    yield found
+
+    async def _checkpoint(self) -> str:
+        with TranslatedFaults():
+            return cast(bytes, await self._redis.get(self._keys.checkpoint) or b"0-0").decode()
+
+    async def _stored_sheets(self) -> AsyncIterator[str]:
+        with TranslatedFaults():
+            async for name in self._redis.scan_iter(match=f"{self._keys.sheets}*", count=_PAGE):
+                yield name.decode()
+
+    async def _sheet(self, name: str) -> tuple[str, dict[str, int]]:
+        """A sheet, and the entry up to which it has been written, as of one instant."""
+        with TranslatedFaults():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.get(self._keys.checkpoint)
+            pipeline.hgetall(name)
+            checkpoint, values = await pipeline.execute()
+        return (checkpoint or b"0-0").decode(), {field.decode(): int(amount) for field, amount in values.items()}
+
+    async def _count_until(self, checkpoint: str) -> None:
+        """Bring what is expected up to an entry. Checkpoints only move on."""
+        while self._until != checkpoint:
+            page = await self._ledger.entries(self._org, after=self._until, count=_PAGE)
+            end = next((number for number, entry in enumerate(page, 1) if entry.id == checkpoint), len(page))
+            for name, cells in deltas_of(self._keys, self._calendar, page[:end]).sheets.items():
+                for field, amount in cells.items():
+                    self._expected[name][field] += amount
+            self._until = page[end - 1].id if page else checkpoint
+
+
+def _grain_of(name: str) -> str:
+    return name.split(":cells:")[1].split(":", maxsplit=1)[0]
+
+
+def _compared(name: str, stored: Mapping[str, int], expected: Mapping[str, int]) -> Iterator[Difference]:
+    grain, sheet, axis, owner = name.split(":cells:")[1].split(":", 3)
+    for field in sorted({*stored, *expected}):
+        have, should = stored.get(field, 0), expected.get(field, 0)
+        if have != should:
+            yield Difference(f"report of {axis} {owner} by {grain}, {sheet}", field, have, should, sheet=name)
