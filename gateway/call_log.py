@@ -37,6 +37,8 @@ class CallRecord:
     refused_at: str | None = None
     """The kind of scope that refused the call ("none": the call itself was at fault); None where it was not refused."""
     client_left: bool = False
+    client_wait_s: float = 0.0
+    """Spent outside the upstream's time on waiting for the client: to send its body, to read its answer."""
     posting: Posting | None = None
 
 

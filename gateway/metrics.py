@@ -140,7 +140,9 @@ class Metrics:
         self._duration = self._seconds("gateway_request_duration_seconds", "From a call's first to its last byte.")
         self._first_byte = self._seconds("gateway_time_to_first_byte_seconds", "Until the answer's first byte.")
         self._upstream = self._seconds("gateway_upstream_duration_seconds", "From sending upstream to its last byte.")
-        self._overhead = self._seconds("gateway_overhead_seconds", "A call's duration less the upstream's.")
+        self._overhead = self._seconds(
+            "gateway_overhead_seconds", "A call's duration less the upstream's and the client's."
+        )
         self.settlement_lag = Histogram(
             "gateway_settlement_lag_seconds",
             "From a call's end to its posting in the ledger.",
@@ -160,7 +162,8 @@ class Metrics:
         if record.sent_at is not None and record.upstream_ended_at is not None:
             upstream_s = record.upstream_ended_at - record.sent_at
             self._upstream.labels(record.endpoint).observe(upstream_s)
-            self._overhead.labels(record.endpoint).observe(max(0.0, duration_s - upstream_s))
+            own_s = duration_s - upstream_s - record.client_wait_s
+            self._overhead.labels(record.endpoint).observe(max(0.0, own_s))
 
     def _observe_charge(self, posting: Posting, kind: str, model: str, team: str, user: str | None) -> None:
         usage = posting.usage

@@ -78,8 +78,9 @@ class OverBudget:
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
-    """A rate is used up. `retry_after_ms` is the longest wait of all scopes, whichever of them is named here; None where
-    the call asks for more than a whole minute's worth.
+    """A rate is used up. `retry_after_ms` is the longest wait of all scopes, whichever of them is named here.
+
+    None where the call asks for more than a whole minute's worth.
     """
 
     scope: Scope

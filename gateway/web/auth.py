@@ -1,19 +1,19 @@
 """Who is calling: sub-keys on the data plane, the administrator's key or a sub-key's role on the control plane."""
 
 import hmac
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import (
-    ExpiredAPIKey,
+    GatewayError,
     InvalidAPIKey,
     MissingAPIKey,
 )
-from gateway.billing.limits import Allowance
+from gateway.billing.limits import NOTHING_LIMITED, Allowance
 from gateway.billing.principal import Principal, Role, Scope, digest_of, organisation_of
 from gateway.store.admission import Refused
-from gateway.store.packed import tightest
+from gateway.store.packed import ScopeState, tightest
 from gateway.store.scopes import Principals, Scopes
 from gateway.web.errors import refusal
 
@@ -28,6 +28,14 @@ class Caller:
     role: Role
     org: str
     principal: Principal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a key stands where no admission says it: what is left to it, and what refuses it, if anything does."""
+
+    allowance: Allowance
+    refusal: GatewayError | None
 
 
 class Authenticator:
@@ -67,24 +75,23 @@ class Authenticator:
             raise InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
         return found
 
-    async def check_state(self, principal: Principal) -> Allowance:
-        """For what passes no admission: refuse a key that is revoked or expired, or has a blocked scope above it.
-
-        Returns what is left to it: answers without an admission tell that, too.
-        """
+    async def standing(self, principal: Principal) -> Standing:
+        """For what passes no admission: answers without one tell what is left, too. Raises LedgerUnavailable."""
         found, now_ms = await self._scopes.look(principal)
         states = [state for state in found if state is not None]
         if len(states) < len(found):
-            raise InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
-        key = states[-1]
-        if key.revoked:
-            raise InvalidAPIKey("This API key is not valid here: it was revoked or never existed.")
-        if key.expires_at_ms and now_ms >= key.expires_at_ms:
-            raise ExpiredAPIKey("This API key has expired; ask your team's administrator for a new one.")
-        for scope, state in zip(principal.scopes(), states, strict=True):
-            if state.blocked:
-                raise refusal(Refused("blocked", scope))
-        return tightest(states, self._calendar.spans_at(now_ms), now_ms)
+            return Standing(NOTHING_LIMITED, refusal(Refused("unknown_scope", principal.scopes()[-1])))
+        left = tightest(states, self._calendar.spans_at(now_ms), now_ms)
+        return Standing(left, _refusal_of(principal, states, now_ms))
+
+    async def check_state(self, principal: Principal) -> None:
+        """Refuse a key that is revoked or expired, or has a blocked scope above it.
+
+        Raises InvalidAPIKey, ExpiredAPIKey, ScopeBlocked; LedgerUnavailable.
+        """
+        refused = (await self.standing(principal)).refusal
+        if refused is not None:
+            raise refused
 
     async def sees_organisation(self, principal: Principal) -> bool:
         """Whether the owner of a sub-key may know what the whole organisation spends."""
@@ -114,6 +121,17 @@ class Authenticator:
         await self.check_state(principal)
         settings, _ = await self._scopes.get(principal.org, Scope("key", principal.key))
         return Caller(principal.key, settings.role, principal.org, principal)
+
+
+def _refusal_of(principal: Principal, states: Sequence[ScopeState], now_ms: int) -> GatewayError | None:
+    """Of the states of all scopes above a call, outermost first: the last is the key's."""
+    scopes, key = principal.scopes(), states[-1]
+    if key.revoked:
+        return refusal(Refused("revoked", scopes[-1]))
+    if key.expires_at_ms and now_ms >= key.expires_at_ms:
+        return refusal(Refused("expired", scopes[-1]))
+    blocked = (scope for scope, state in zip(scopes, states, strict=True) if state.blocked)
+    return next((refusal(Refused("blocked", scope)) for scope in blocked), None)
 
 
 def bearer(authorization: bytes | None, x_api_key: bytes | None) -> str:

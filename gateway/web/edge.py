@@ -6,8 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.billing.errors import GatewayError
+from gateway.billing.principal import Principal
 from gateway.call_log import CallRecord
 from gateway.metrics import NONE
+from gateway.web.errors import allowance_headers
 from gateway.web.exchange import ClientLeft, Exchange
 from gateway.web.services import Services
 
@@ -47,7 +49,19 @@ async def _run(
         exchange.close()
         record.status = exchange.status
         record.client_left = exchange.gone
+        record.client_wait_s = exchange.waited_s
         services.metrics.calls_in_flight.dec()
         services.metrics.observe(record)
-        if record.principal is not None and record.error and 400 <= record.status < 500:
+        if record.principal is not None and record.refused_at is not None and 400 <= record.status < 500:
             services.refusals.count(record.principal, record.error, time.time_ns() // 1_000_000)
+
+
+async def tell_standing(exchange: Exchange, services: Services, principal: Principal) -> None:
+    """Where no admission does: let the answer, whatever it will be, tell what is left to a key.
+
+    Raises what refuses the key: it is revoked or expired, or a scope above it is blocked.
+    """
+    standing = await services.auth.standing(principal)
+    exchange.told = allowance_headers(standing.allowance)
+    if standing.refusal is not None:
+        raise standing.refusal

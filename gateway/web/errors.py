@@ -1,6 +1,6 @@
 """Errors as HTTP: status, headers and body, in one place for both planes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gateway.billing.budget import Window, instant
 from gateway.billing.errors import (
@@ -16,6 +16,7 @@ from gateway.billing.errors import (
     RateLimitExceeded,
     RequestExceedsLimit,
     ScopeBlocked,
+    UpstreamError,
 )
 from gateway.billing.limits import Allowance, Left, Rate
 from gateway.billing.money import format_usd
@@ -25,6 +26,10 @@ from gateway.wire.strictjson import encode
 
 Header = tuple[bytes, bytes]
 
+UPSTREAM_REJECTED = "upstream_rejected"
+"""What a call counts as whose own request the upstream found fault with."""
+_WORTH_WAITING = (429, 503)
+_UPSTREAM_RETRY_AFTER_S = 2
 _WINDOW_WORDS: Mapping[Window, str] = {
     "total": "in total",
     "day": "for today",
@@ -175,6 +180,17 @@ def _spent_message(over: OverBudget, resets_at: str | None, *, told: bool) -> st
 def scope_name(scope: Scope) -> str:
     """A scope at the beginning of a sentence."""
     return "The organisation" if scope.kind == "organisation" else f"{scope.kind.capitalize()} {scope.id}"
+
+
+def passed_failure(status: int, headers: Sequence[Header]) -> tuple[str, list[Header]]:
+    """What a failure of the upstream that passes to the caller counts as, and its headers.
+
+    What the upstream says of the request (400 and above) is its caller's affair, from 500 on it is its own.
+    """
+    passed = [*headers, (b"x-gateway-error-source", b"upstream")]
+    if status in _WORTH_WAITING and not any(name == b"retry-after" for name, _ in headers):
+        passed.append((b"retry-after", str(_UPSTREAM_RETRY_AFTER_S).encode()))
+    return UpstreamError.code if status >= 500 else UPSTREAM_REJECTED, passed
 
 
 def allowance_headers(allowance: Allowance) -> list[Header]:

@@ -5,10 +5,12 @@ generator when the client leaves, which loses the settlement behind it (ADR 0005
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from gateway.billing.errors import GatewayError, RequestTimeout, RequestTooLarge, UnsupportedMediaType
+from gateway.billing.money import format_usd
 from gateway.web.errors import Header, error_answer
 
 Message = MutableMapping[str, Any]
@@ -42,8 +44,12 @@ class Exchange:
         self.finished = False
         self.status = 0
         self._unread = True
-        self.told: list[Header] = []
-        """Headers every answer from here on carries: what is left of limits and budgets."""
+        self.told: list[Header] | None = None
+        """Headers every answer from here on carries: what is left of limits and budgets. None: not known yet."""
+        self.cost_nano_usd: int | None = 0
+        """What a whole answer says it cost; None where that stands in its headers already, or nobody knows."""
+        self.waited_s = 0.0
+        """How long the client was waited for: to send its body, to read its answer."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (lower-case name), or None."""
@@ -66,11 +72,14 @@ class Exchange:
         declared = self.header(b"content-length")
         if declared is not None and int(declared) > body_bytes_max:
             raise _too_large(body_bytes_max)
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._read(body_bytes_max)
         except TimeoutError:
             raise RequestTimeout(f"The request's body did not arrive within {timeout_s:g} seconds.") from None
+        finally:
+            self.waited_s += time.perf_counter() - began
 
     def watch(self, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` once, should the client leave before the answer is finished."""
@@ -85,7 +94,7 @@ class Exchange:
                 self._on_gone()
 
     async def start(self, status: int, headers: Sequence[Header]) -> None:
-        head = [*headers, (b"x-request-id", self.request_id.encode()), *self.told]
+        head = [*headers, (b"x-request-id", self.request_id.encode()), *(self.told or ())]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         self.started = True
         self.status = status
@@ -106,7 +115,8 @@ class Exchange:
     async def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """Send a whole answer; `headers` without a length get one."""
         length = () if any(name == b"content-length" for name, _ in headers) else (_length(body),)
-        await self.start(status, [*headers, *length])
+        cost = () if self.cost_nano_usd is None else (_cost(self.cost_nano_usd),)
+        await self.start(status, [*headers, *length, *cost])
         await self.finish(body)
 
     async def answer_error(self, error: GatewayError, beside: Mapping[str, object] | None = None) -> None:
@@ -125,12 +135,15 @@ class Exchange:
     async def _deliver(self, body: bytes, *, more: bool) -> None:
         if self.gone or (more and not body):
             return
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(self._write_timeout_s):
                 await self._send({"type": "http.response.body", "body": body, "more_body": more})
         except TimeoutError:
             # It has not read for so long that it counts as gone; a stream is read on for its usage.
             self.leave()
+        finally:
+            self.waited_s += time.perf_counter() - began
 
     def _is_long(self) -> bool:
         declared = self.header(b"content-length")
@@ -169,6 +182,10 @@ class Exchange:
 
 def _too_large(body_bytes_max: int) -> RequestTooLarge:
     return RequestTooLarge(f"The request's body is above {body_bytes_max} bytes; send less in one call.")
+
+
+def _cost(cost_nano_usd: int) -> Header:
+    return (b"x-gateway-cost-usd", format_usd(cost_nano_usd).encode())
 
 
 def _length(body: bytes) -> Header:

@@ -24,8 +24,8 @@ from gateway.billing.usage import Usage
 from gateway.call_log import CallRecord
 from gateway.store.jobs import KEEP_MS, Job
 from gateway.upstream.leg import UpstreamFault, UpstreamRequest, whole
-from gateway.web.edge import answer_call
-from gateway.web.errors import Header, allowance_headers
+from gateway.web.edge import answer_call, tell_standing
+from gateway.web.errors import Header, passed_failure
 from gateway.web.exchange import Exchange, Message, Receive, Send
 from gateway.web.proxy import new_request_id
 from gateway.web.services import Services
@@ -135,8 +135,10 @@ class PollHandler:
             raise UpstreamRefused("MiniToolAI refused this poll. Tell an administrator.")
         acted = self._services.tasks.start(until_answered(lambda: self._desk.act(job, answer)))
         await asyncio.wait({acted}, timeout=self._services.limits.settle_wait_s)
-        source = () if answer.status < 400 else ((b"x-gateway-error-source", b"upstream"),)
-        await exchange.answer(answer.status, [*answer.headers, *source], answer.body)
+        headers = answer.headers
+        if answer.status >= 400:
+            record.error, headers = passed_failure(answer.status, headers)
+        await exchange.answer(answer.status, headers, answer.body)
 
     async def _job(self, exchange: Exchange, record: CallRecord) -> Job:
         """The job asked for. With a sub-key: a valid one, and only its own team's jobs."""
@@ -144,7 +146,7 @@ class PollHandler:
         principal = None
         if authorization is not None or x_api_key is not None:
             principal = record.principal = await self._services.auth.principal(authorization, x_api_key)
-            exchange.told = allowance_headers(await self._services.auth.check_state(principal))
+            await tell_standing(exchange, self._services, principal)
         body = await exchange.json_body(_POLL_BYTES_MAX, self._services.limits.body_timeout_s)
         poll = inspect_poll(decode(body))
         job = await self._services.jobs.find(poll.jobid, poll.signature)

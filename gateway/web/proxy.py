@@ -13,7 +13,6 @@ from gateway.billing.errors import (
     LedgerUnavailable,
     MaxCostExceeded,
     MethodNotAllowed,
-    ModelNotFound,
 )
 from gateway.billing.money import format_usd, parse_usd
 from gateway.billing.prices import ModelPrice
@@ -22,7 +21,7 @@ from gateway.billing.usage import Usage
 from gateway.call_log import CallRecord
 from gateway.store.admission import Admitted, Claim, Claimed, Decision, HoldRequest, OverBudget, RateLimited, Refused
 from gateway.store.answers import KeptAnswer
-from gateway.web.edge import answer_call
+from gateway.web.edge import answer_call, tell_standing
 from gateway.web.errors import allowance_headers, refusal
 from gateway.web.exchange import Exchange, Message, Receive, Send
 from gateway.web.relay import HeldCall, Relay
@@ -54,12 +53,17 @@ class Proxy:
             exchange.header(b"authorization"), exchange.header(b"x-api-key")
         )
         record.principal = principal
-        limits = self._services.limits
-        body = await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s)
-        call, price = await self._inspect(exchange, body, principal)
-        record.kind, record.model = call.kind, call.model
-        hold = await self._hold(exchange, call, price, principal)
+        try:
+            call, price = await self._read(exchange)
+            record.kind, record.model = call.kind, call.model
+            hold = await self._hold(exchange, call, price, principal)
+        except GatewayError as error:
+            if exchange.told is None and not isinstance(error, LedgerUnavailable):
+                # Refused before admission. A revoked or blocked key hears that first, whatever its request says.
+                await tell_standing(exchange, self._services, principal)
+            raise
         if isinstance(hold, KeptAnswer):
+            exchange.cost_nano_usd = None
             await exchange.answer(hold.status, [*hold.headers, (b"idempotent-replayed", b"true")], hold.body)
             return
         record.hold_nano_usd = hold.amount_nano_usd
@@ -71,14 +75,11 @@ class Proxy:
         if self._services.draining:
             raise Draining("This gateway is shutting down; send the call again.", retry_after_s=1)
 
-    async def _inspect(self, exchange: Exchange, body: bytes, principal: Principal) -> tuple[Call, ModelPrice]:
-        try:
-            call = self._endpoint.inspect(decode(body))
-            return call, self._services.prices.of(call.model, call.kind)
-        except (InvalidRequest, ModelNotFound):
-            # A revoked or blocked key hears that first, whatever its body says.
-            exchange.told = allowance_headers(await self._services.auth.check_state(principal))
-            raise
+    async def _read(self, exchange: Exchange) -> tuple[Call, ModelPrice]:
+        limits = self._services.limits
+        body = await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s)
+        call = self._endpoint.inspect(decode(body))
+        return call, self._services.prices.of(call.model, call.kind)
 
     async def _hold(
         self, exchange: Exchange, call: Call, price: ModelPrice, principal: Principal
@@ -89,7 +90,7 @@ class Proxy:
         says.
         """
         claim = claim_of(exchange.headers(b"idempotency-key"), principal, self._endpoint.path, call)
-        bound = await self._bound_within_wish(exchange, call, price, principal)
+        bound = await self._bound_within_wish(exchange, call, price)
         hold = self._hold_request(exchange.request_id, call, price, bound, principal, claim)
         decision = await self._admit(hold)
         if bound is call.bound and _a_count_may_fit(decision, call, price):
@@ -105,9 +106,7 @@ class Proxy:
         exchange.told.append((b"x-gateway-hold-usd", format_usd(hold.amount_nano_usd).encode()))
         return hold
 
-    async def _bound_within_wish(
-        self, exchange: Exchange, call: Call, price: ModelPrice, principal: Principal
-    ) -> Usage:
+    async def _bound_within_wish(self, exchange: Exchange, call: Call, price: ModelPrice) -> Usage:
         """The call's bound, counted where its bytes are above what the caller wants to pay at most.
 
         Raises MaxCostExceeded.
@@ -123,7 +122,6 @@ class Proxy:
             bound = await self._services.count(counted_bound, call)
         if price.most_of(bound) <= most:
             return bound
-        exchange.told = allowance_headers(await self._services.auth.check_state(principal))
         required = format_usd(price.most_of(bound))
         raise MaxCostExceeded(
             f"This call can cost up to ${required}, above the ${format_usd(most)} its x-gateway-max-cost-usd allows; "

@@ -40,7 +40,7 @@ from gateway.upstream.leg import (
     UpstreamRequest,
     whole,
 )
-from gateway.web.errors import Header, error_body
+from gateway.web.errors import Header, error_body, passed_failure
 from gateway.web.exchange import Exchange
 from gateway.web.repeats import AnswerCopy
 from gateway.web.services import Services
@@ -53,7 +53,6 @@ from gateway.wire.strictjson import encode
 
 _REFUSED_BY_UPSTREAM = (401, 402, 403)
 _STATUS_MAX = 599
-_FROM_UPSTREAM = (b"x-gateway-error-source", b"upstream")
 _MAY_BE_BILLED = "The call may have been billed, so it was booked as an estimate; repeating it may cost again."
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _EVENT_STREAM_BEGINS = (b"data:", b":", b"event:", b"id:", b"retry:")
@@ -153,13 +152,13 @@ class Relay:
 
     async def _pass_failure(self, status: int, headers: list[Header], chunks: AsyncIterator[bytes]) -> None:
         await self._post(RELEASE)
-        self._record.error = "upstream_error"
+        self._record.error, headers = passed_failure(status, headers)
         try:
             async with self._services.tasks.unless_hurried():
                 body = await whole(chunks, self._limits.whole_answer_bytes_max)
         except (BrokenOff, TimeoutError):
             raise UpstreamError("The upstream failed and broke off its answer; nothing was billed.") from None
-        await self._exchange.answer(status, [*headers, _FROM_UPSTREAM], mask(body, self._secret))
+        await self._exchange.answer(status, headers, mask(body, self._secret))
 
     async def _refuse_coded(self, answer: UpstreamAnswer) -> None:
         """A compressed answer cannot be metered, and nobody asked for one."""
@@ -177,11 +176,13 @@ class Relay:
 
     async def _stream(self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]) -> None:
         self._services.metrics.streams_in_flight.inc()
+        waited_s = self._exchange.waited_s
         try:
             cut = await self._copy(status, headers, first, chunks)
         finally:
             self._services.metrics.streams_in_flight.dec()
         self._record.upstream_ended_at = time.perf_counter()
+        self._exchange.waited_s = waited_s  # a slow reader's time is in the upstream's: both ran at once
         rest = self._mask.rest()
         if cut is None and not self._cut_short:
             await self._keep_answer(rest)
@@ -260,10 +261,10 @@ class Relay:
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
         self._meter.feed(body)
         posting = await self._metered()
-        headers = [*headers, (b"x-gateway-cost-usd", format_usd(posting.cost_nano_usd).encode())]
+        cost = (b"x-gateway-cost-usd", format_usd(posting.cost_nano_usd).encode())
         body = mask(body, self._secret)
         if self._copy_of_answer:
-            self._copy_of_answer.begin(status, headers)
+            self._copy_of_answer.begin(status, [*headers, cost])
             await self._keep_answer(body)
         job = self._meter.job if isinstance(self._meter, ImageMeter) else None
         if job is None:
@@ -304,12 +305,17 @@ class Relay:
         return await asyncio.to_thread(unanswered, self._call, self._price, self._hold.amount_nano_usd)
 
     async def _post(self, posting: Posting) -> None:
-        self._record.posting = self._record.posting or posting
+        if self._record.posting is None:
+            self._book(posting)
         await self._ending.post(posting)
+
+    def _book(self, posting: Posting) -> None:
+        self._record.posting = posting
+        self._exchange.cost_nano_usd = posting.cost_nano_usd
 
     async def _post_job(self, posting: Posting, jobid: str, signature: str) -> None:
         now_ms = time.time_ns() // 1_000_000
-        self._record.posting = posting
+        self._book(posting)
         job = Job(jobid, signature, self._hold, now_ms)
         await self._ending.post(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000))
 

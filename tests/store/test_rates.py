@@ -151,8 +151,8 @@ def test_the_outermost_used_up_rate_is_told(bench: Bench) -> None:
 
 @pytest.mark.parametrize("rate", ["requests", "tokens", "images"])
 def test_a_clock_that_was_set_back_locks_nobody_out(bench: Bench, rate: Rate) -> None:
-    """A bucket that is full an hour ahead was filled by another clock: it counts as full now, which is kept, so that it is
-    empty within a minute. Until then nothing passes but its refill."""
+    """A bucket that is empty for an hour was emptied by another clock: it counts as empty now, which is kept, so that
+    a minute refills it. Until then nothing passes but its refill."""
     rated(bench, RED, **{f"{rate}_per_minute": 600})
     start_ms = bench.now_ms()
     bench.fill_until(RED, rate, start_ms + 3_600_000)
@@ -168,8 +168,8 @@ def test_a_clock_that_was_set_back_locks_nobody_out(bench: Bench, rate: Rate) ->
     assert refill_ms <= bench.now_ms() - start_ms
 
 
-def test_more_tokens_than_a_bucket_holds_fill_it(bench: Bench) -> None:
-    """A call that used more than a whole minute's worth (the limit was lowered while it ran) fills the bucket; it is
+def test_more_tokens_than_a_bucket_holds_empty_it(bench: Bench) -> None:
+    """A call that used more than a whole minute's worth (the limit was lowered while it ran) empties the bucket; it is
     refilled after a minute, not after as many minutes as there were tokens."""
     running = bench.call(1, tokens=6000)
     bench.admit(running)

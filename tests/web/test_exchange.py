@@ -1,6 +1,7 @@
 """One exchange on raw ASGI: bounded reading, and writing that never waits for ever."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -98,6 +99,21 @@ def test_a_reader_that_stalls_counts_as_gone(last: bool) -> None:
         return exchange
 
     assert asyncio.run(asyncio.wait_for(scenario(), 10)).gone
+
+
+def test_waiting_for_the_client_is_measured() -> None:
+    """Whoever asks how long the gateway took does not mean its callers' lines: neither the way in nor the way out."""
+
+    async def scenario() -> list[float]:
+        exchange = Server(part(b"{", more=True), stalls=True).exchange(write_timeout_s=0.02)
+        with contextlib.suppress(RequestTimeout):
+            await exchange.json_body(100, 0.01)
+        body_s = exchange.waited_s
+        await exchange.write(b"x")
+        return [body_s, exchange.waited_s - body_s]
+
+    body_s, answer_s = asyncio.run(scenario())
+    assert (True, True) == (body_s >= 0.01, answer_s >= 0.02)
 
 
 def test_a_hurried_gateway_waits_a_second_at_most() -> None:
