@@ -30,6 +30,7 @@ from gateway.store.credits import Credits
 from gateway.store.jobs import Jobs
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
+from gateway.store.quarantine import Quarantine
 from gateway.store.reconciliations import Reconciliations
 from gateway.store.refusals import Refusals
 from gateway.store.reports import Projector, Reports
@@ -52,6 +53,7 @@ from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
 from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
 from gateway.web.proxy import Proxy
+from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
 from gateway.web.scrape import LedgerScrape
 from gateway.web.services import CallLimits, Services
@@ -149,6 +151,7 @@ class Gateway:
             *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
             *AdjustmentDesk(auth, Adjustments(scripts, calendar), scopes).routes(),
+            *QuarantineDesk(auth, Quarantine(self._redis)).routes(),
             *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),
             *Dashboard(auth, Sessions(self._redis), figures, calendar.zone).routes(),
         )

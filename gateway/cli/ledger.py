@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from gateway.cli.books import add_book_actions
 from gateway.cli.control_plane import ControlPlane, JSONObject, add_connection_arguments, connect
 from gateway.cli.ledger_adjust import add_adjust_action
+from gateway.cli.ledger_quarantine import add_quarantine_action
 from gateway.cli.output import cell_text, print_json, print_table
 from gateway.cli.usage import add_period_arguments
 
@@ -69,6 +70,7 @@ def ledger_parser() -> argparse.ArgumentParser:
             action.add_argument(f"--{name}", metavar="ID", help=f"only those of this {name}")
         action.set_defaults(run=show)
     add_adjust_action(actions)
+    add_quarantine_action(actions)
     add_book_actions(actions)
     return parser
 

@@ -162,7 +162,12 @@ class Reaper:
         return abs(passed_at_redis_s - passed_s) < _CLOCK_STEP_S and passed_s < self._look_s + self._lease_s / 2
 
     async def _expire(self, org: str, now_ms: int) -> None:
-        for hold in await self._leases.overdue(org, now_ms, _EXPIRED_AT_ONCE):
-            settled, posting = await self._leases.expire(hold)
-            if settled.changed:
-                self._metrics.observe_expiry(hold, posting, settled.crossings)
+        """Page by page, until nothing is overdue or what is was renewed meanwhile."""
+        expired = _EXPIRED_AT_ONCE
+        while expired == _EXPIRED_AT_ONCE:
+            expired = 0
+            for hold in await self._leases.overdue(org, now_ms, _EXPIRED_AT_ONCE):
+                settled, posting = await self._leases.expire(hold)
+                expired += settled.changed
+                if settled.changed:
+                    self._metrics.observe_expiry(hold, posting, settled.crossings)
