@@ -49,6 +49,12 @@ def test_no_service_is_more_than_it_must_be(services: dict[str, Service]) -> Non
         assert service["healthcheck"]["test"], name
 
 
+def test_what_must_outlive_a_container_is_on_a_volume(services: dict[str, Service]) -> None:
+    """The books, and the gateway's spool: charges that the books have not taken yet."""
+    for name in ("gateway", "valkey"):
+        assert ["/data"] == [each["target"] for each in services[name]["volumes"] if each["type"] == "volume"], name
+
+
 def test_only_this_machine_reaches_what_is_published(services: dict[str, Service]) -> None:
     """A proxy that speaks TLS stands before whatever others are to reach; the books are published nowhere."""
     assert "ports" not in services["valkey"]
