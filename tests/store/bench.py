@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import struct
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, TypeVar, cast
@@ -34,7 +34,7 @@ from gateway.store.packed import ScopeState, unpack_scope
 from gateway.store.periods import period_of
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
-from gateway.store.scripts import RedisScripts
+from gateway.store.scripts import RedisScripts, ScriptRunner
 
 T = TypeVar("T")
 
@@ -49,11 +49,17 @@ BY_ROBOT = Principal(ORG, "red", None, "robot")
 BY_DESK = Principal(ORG, "blue", "binh", "desk")
 
 AXIS_OF: dict[ScopeKind, str] = {"organisation": "org", "team": "team", "user": "user", "key": "key"}
+IN_UTC = Calendar(UTC)
 DAY_MS = 24 * 3_600_000
 _DEADLINE_AT = 24  # bytes into a packed hold (ADR 0003)
 _ARRIVALS_AT = 176  # bytes into a packed scope
 NEVER = Spans(Span(0, 0), Span(0, 0), Span(0, 0))
 REFUND = Posting("refund", usage=Usage(units=1))
+
+
+def plain_scripts(redis: Redis) -> ScriptRunner:
+    """As the gateway runs them."""
+    return RedisScripts(redis, 5)
 
 
 def capture(cost_nano_usd: int, *flags: str) -> Posting:
@@ -73,13 +79,21 @@ class ToldCalendar(Calendar):
 class Bench:
     """Synchronous face of the store; `org` keeps two organisations apart on one server."""
 
-    def __init__(self, url: str, runner: asyncio.Runner, org: str = ORG) -> None:
+    def __init__(
+        self,
+        url: str,
+        runner: asyncio.Runner,
+        org: str = ORG,
+        *,
+        calendar: Calendar = IN_UTC,
+        scripts_on: Callable[[Redis], ScriptRunner] = plain_scripts,
+    ) -> None:
         self.runner = runner
         self.org = org
         self.keys = Keys(org)
         self.redis: Redis = open_redis(url, 5)
-        self.scripts = RedisScripts(self.redis, 5)
-        self.calendar = Calendar(UTC)
+        self.scripts = scripts_on(self.redis)
+        self.calendar = calendar
         self.scopes = Scopes(self.redis, self.scripts)
         self.jobs = Jobs(self.redis, self.scripts)
         self.credits = Credits(self.scripts)
