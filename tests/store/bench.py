@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
 
+from gateway.billing.adjustment import Adjusted, Adjustment, NotAdjusted
 from gateway.billing.budget import Budget, Calendar, Span, Spans, Window
 from gateway.billing.credit import NotPaid, Paid, Payment
 from gateway.billing.ledger import RELEASE, Books, Entry, Posting
@@ -24,6 +25,7 @@ from gateway.billing.limits import RATES, Rate
 from gateway.billing.principal import Principal, Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.billing.usage import Usage
+from gateway.store.adjustments import Adjustments
 from gateway.store.admission import Decision, HoldRequest
 from gateway.store.connection import open_redis
 from gateway.store.credits import Credits
@@ -97,6 +99,7 @@ class Bench:
         self.scopes = Scopes(self.redis, self.scripts)
         self.jobs = Jobs(self.redis, self.scripts)
         self.credits = Credits(self.scripts)
+        self.adjustments = Adjustments(self.scripts, calendar)
         self.ledger = self.ledger_of(self.calendar)
         self.reports = Reports(self.redis, self.scripts, self.ledger, self.calendar)
         self._numbers = itertools.count(1)
@@ -211,6 +214,16 @@ class Bench:
         target, giver = [(await self.scopes.get(self.org, one))[0] if one else None for one in (scope, source)]
         assert target
         return await self.credits.pay(self.org, payment, target, giver)
+
+    def adjust(
+        self, scope: Scope, amount_nano_usd: int, *, at_ms: int | None = None, adjustment_id: str = ""
+    ) -> Adjusted | NotAdjusted:
+        """A correction made by hand, for the instant `at_ms` (now)."""
+        adjustment = Adjustment(
+            adjustment_id or f"a{next(self._numbers)}", scope, amount_nano_usd, "why", "admin", at_ms
+        )
+        target = self.run(self.scopes.get(self.org, scope))[0]
+        return self.run(self.adjustments.post(self.org, adjustment, target, self.now_ms()))
 
     def prepaid(self, scope: Scope, amount_nano_usd: int = 0) -> None:
         """Give a scope a prepaid budget and so much credit."""

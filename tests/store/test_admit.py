@@ -195,15 +195,6 @@ def test_a_hundred_times_the_same_id_at_once_is_one_hold(bench: Bench) -> None:
     assert (0, 100) == bench.spent_and_held(ORGANISATION)
 
 
-def test_a_guess_at_the_windows_is_corrected_by_redis(bench: Bench) -> None:
-    """A gateway whose clock is a year behind names last year's windows; the script refuses, the ledger asks again."""
-    late = bench.ledger_of(bench.calendar)
-    year_ago_ms = bench.now_ms() - 365 * DAY_MS
-    late._spans = bench.calendar.spans_at(year_ago_ms)
-    assert isinstance(bench.run(late.admit(bench.call(100))), Admitted)
-    assert (0, 100) == bench.spent_and_held(RED, "day")
-
-
 def test_windows_that_never_contain_the_time_are_refused(bench: Bench) -> None:
     """Three tries, then 503: better no call than one in the wrong month."""
     never = bench.at_windows(starts_ms=bench.now_ms() + DAY_MS // 2)

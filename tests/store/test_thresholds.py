@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.billing.adjustment import Adjusted
 from gateway.billing.budget import BUDGET_WINDOWS, Budget, Crossing, Window
 from gateway.billing.ledger import RELEASE
 from gateway.billing.money import NANO_USD_MAX
@@ -122,6 +123,17 @@ def test_a_new_window_has_thresholds_of_its_own(bench: Bench) -> None:
     assert () == bench.run(today.settle(late, capture(50))).crossings
     assert 1 == len(bench.run(today.settle(request, capture(50))).crossings)
     assert 2 == len({alert.start_ms for alert in alerts(bench)})
+
+
+def test_a_window_that_an_adjustment_opens_has_thresholds_of_its_own(bench: Bench) -> None:
+    """Nothing was admitted yet that day: what was told of the day before says nothing about it."""
+    soften(bench, RED, 100, 50, window="day")
+    yesterday = bench.call(50)
+    earlier = bench.at_windows(days_ago=1)
+    bench.run(earlier.admit(yesterday))
+    assert 1 == len(bench.run(earlier.settle(yesterday, capture(50))).crossings)
+    assert isinstance(bench.adjust(RED, 1), Adjusted)
+    assert [50] == [crossing.spent_nano_usd for crossing in spend(bench, 49)]
 
 
 def test_two_hundred_charges_at_once_tell_each_once(bench: Bench) -> None:

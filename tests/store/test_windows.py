@@ -8,6 +8,7 @@ gateway's own clock is somewhere else entirely, so each admission also goes by w
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -111,6 +112,24 @@ def test_a_window_never_goes_back(open_at: OpenAt, zone: str, border_ms: int, wi
     assert (100, 0) == stored(bench, window) == bench.spent_and_held(RED, window)
     assert (160, 0) == bench.spent_and_held(RED)
     assert [] == violations(bench.books())
+
+
+@pytest.mark.parametrize("gateway_is_off_ms", [-366 * DAY_MS, -1, 1, 40 * DAY_MS])
+@pytest.mark.parametrize("from_border_ms", [-1, 0])
+def test_the_gateways_own_clock_decides_nothing(
+    open_at: OpenAt, monkeypatch: pytest.MonkeyPatch, gateway_is_off_ms: int, from_border_ms: int
+) -> None:
+    """At the last and the first instant of a month, by Redis: a gateway that is a millisecond off names the wrong one,
+    hears `stale_window`, and asks again."""
+    border_ms = ms("2026-12-01T00:00+07:00")
+    bench = open_at("Asia/Ho_Chi_Minh", border_ms - 1)
+    bench.limit(RED, 100, "month")
+    bench.settle(admitted(bench, bench.call(100)), capture(100))
+    bench.set_clock(border_ms + from_border_ms)
+    own_clock_s = (border_ms + from_border_ms + gateway_is_off_ms) / 1000
+    monkeypatch.setattr("gateway.store.ledger.time", SimpleNamespace(time=lambda: own_clock_s))
+    decision = bench.admit(bench.call(100))
+    assert (OverBudget if from_border_ms < 0 else Admitted) is type(decision)
 
 
 def test_a_scope_that_slept_through_a_border_follows_the_others(open_at: OpenAt) -> None:

@@ -32,6 +32,7 @@ for i = 1, #KEYS - 2 do
     -- Nothing was admitted yet in the window it is for.
     if scope[START[window]] < starts[window] then
       scope[START[window]], scope[SPENT[window]], scope[HELD[window]] = starts[window], 0, 0
+      forget_told(scope, window)
     end
   end
   if pays_ahead(scope) then from_credit = from_credit + 2 ^ (i - 1) end
