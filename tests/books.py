@@ -7,12 +7,12 @@ from datetime import UTC
 from typing import TypeVar
 
 from gateway.billing.budget import Calendar
-from gateway.billing.ledger import Books
+from gateway.billing.ledger import Books, Entry
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.store.connection import open_redis
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState
-from gateway.store.periods import period_of
+from gateway.store.periods import counts_at_ms, period_of
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.scripts import RedisScripts
@@ -76,8 +76,12 @@ async def _read(store: Store) -> Books:
         spent={scope: state.spent_nano_usd for scope, state in states.items()},
         held={scope: state.held_nano_usd for scope, state in states.items()},
         credit={scope: state.credit for scope, state in states.items()},
-        reported=await _reported(store, {period_of(_CALENDAR, entry.admitted_at_ms, "month") for entry in entries}),
+        reported=await _reported(store, {_month_of(entry) for entry in entries}),
     )
+
+
+def _month_of(entry: Entry) -> str:
+    return period_of(_CALENDAR, counts_at_ms(_CALENDAR, entry), "month")
 
 
 async def _reported(store: Store, months: set[str]) -> dict[Scope, int]:

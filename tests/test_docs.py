@@ -6,11 +6,13 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 
 from gateway.billing import ledger
+from gateway.billing.budget import Calendar
 from gateway.billing.errors import GatewayError
 from gateway.billing.ledger import Entry
 from gateway.call_log import CallRecord
@@ -53,7 +55,7 @@ def test_every_field_of_an_entry_is_documented() -> None:
     text = (DOCS / "ledger.md").read_text(encoding="utf-8")
     entry = Entry("1-0", 0, 0, "capture", "h", 1, "r", "o", "t", None, "k", "chat", "m", 1, 1, 0, "upstream", "v")
     flags = {ledger.ESTIMATED, ledger.UNANSWERED, ledger.ANOMALY, ledger.OVERRUN}
-    assert set() == {name for name in [*entry_json(entry), *flags] if f"`{name}`" not in text}
+    assert set() == {name for name in [*entry_json(entry, Calendar(UTC)), *flags] if f"`{name}`" not in text}
 
 
 def test_every_field_of_the_log_line_is_documented(caplog: pytest.LogCaptureFixture) -> None:

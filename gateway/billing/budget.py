@@ -5,6 +5,7 @@ Laws:
   time zone: a day may have 23 or 25 hours.
 - A call belongs to the windows of the instant it was admitted, by Redis's clock, and so does its charge.
 - `spent + held` never passes a limit by an admission.
+- A month closes two days after its end: what is posted later counts in the reports of the instant it was posted.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ WINDOWS: tuple[Window, ...] = ("total", "day", "week", "month")
 """Windows in time, counted at every scope; a limit bounds them."""
 BUDGET_WINDOWS: tuple[Window, ...] = (*WINDOWS, "prepaid")
 """What a budget may be of. `prepaid` is bounded by what was paid in, and counts what is admitted under it: ADR 0011."""
+MONTH_STAYS_OPEN_MS = 48 * 3600 * 1000
+"""How long after its end a month still takes what belongs to it: as long as a hold's tombstone takes late charges."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -66,6 +69,15 @@ class Calendar:
             week=self._span(week, week + timedelta(days=7)),
             month=self._span(month, next_month),
         )
+
+    def counts_at_ms(self, admitted_at_ms: int, posted_at_ms: int) -> int:
+        """The instant by which an entry counts in reports: that of its admission, unless its month was closed when it
+        was posted. A closed month is never changed, so its report stays what was printed.
+        """
+        if posted_at_ms - admitted_at_ms < MONTH_STAYS_OPEN_MS:
+            return admitted_at_ms
+        month_end_ms = self.spans_at(admitted_at_ms).month.end_ms or 0
+        return posted_at_ms if posted_at_ms >= month_end_ms + MONTH_STAYS_OPEN_MS else admitted_at_ms
 
     def date_at(self, instant_ms: int) -> date:
         """The local date of an instant.

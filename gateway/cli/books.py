@@ -166,7 +166,7 @@ async def _write(office: Office, form: str, write: Callable[[bytes], object]) ->
         return
     columns: list[str] | None = None
     async for raw in office.archiver.entries():
-        row = entry_json(raw.entry)
+        row = entry_json(raw.entry, office.calendar)
         if columns is None:
             columns = list(row)
             write(_csv_line(columns))

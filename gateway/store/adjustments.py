@@ -26,8 +26,9 @@ class Adjustments:
     ) -> Adjusted | NotAdjusted:
         """Post once for its id at `target` and every scope above it, or say why not.
 
-        It counts in the windows of its instant as far as they still run, and in the reports of that day. What became
-        of an id is remembered for TOMBSTONE_MS. Raises LedgerUnavailable: no answer; send it again with the same id.
+        It counts in the windows of its instant as far as they still run, and in the reports of that day, or of today's
+        where that month is closed (ADR 0020). What became of an id is remembered for TOMBSTONE_MS. Raises
+        LedgerUnavailable: no answer; send it again with the same id.
         """
         keys = Keys(org)
         scopes = (Scope("organisation", org), *target.parents(), *(() if _is_top(target) else (target.scope,)))

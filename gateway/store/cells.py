@@ -18,7 +18,7 @@ from gateway.billing.budget import Calendar
 from gateway.billing.ledger import RESOLUTIONS, Entry
 from gateway.billing.usage import Usage
 from gateway.store.keys import Keys
-from gateway.store.periods import Grain, period_of
+from gateway.store.periods import Grain, counts_at_ms, period_of
 from gateway.store.scripts import TranslatedFaults
 
 AXES = ("org", "team", "user", "key")
@@ -72,13 +72,14 @@ class Deltas:
 
 
 def deltas_of(keys: Keys, calendar: Calendar, entries: Iterable[Entry]) -> Deltas:
-    """Sum entries into the cells of the periods in which they were admitted."""
+    """Sum entries into the cells of the periods they count in (ADR 0020)."""
     deltas = Deltas()
     for entry in entries:
         measures = measures_of(entry)
         amounts = [(f.name, getattr(measures, f.name)) for f in fields(measures) if getattr(measures, f.name)]
+        at_ms = counts_at_ms(calendar, entry)
         for grain, axes in AXES_OF.items() if amounts else ():
-            period = period_of(calendar, entry.admitted_at_ms, grain)
+            period = period_of(calendar, at_ms, grain)
             sheet = period[: _SHEET_CHARS[grain]]
             for axis in axes:
                 owner = owner_of(entry, axis)

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 from gateway.billing.budget import Calendar
+from gateway.billing.ledger import Entry
 
 Grain = Literal["hour", "day", "month"]
 HOUR_MS = 3600 * 1000
@@ -15,6 +16,17 @@ def period_of(calendar: Calendar, instant_ms: int, grain: str) -> str:
         return _hour_name(instant_ms)
     day = calendar.date_at(instant_ms).isoformat()
     return day if grain == "day" else day[:7]
+
+
+def counts_at_ms(calendar: Calendar, entry: Entry) -> int:
+    """The instant by which an entry counts in reports (ADR 0020)."""
+    return calendar.counts_at_ms(entry.admitted_at_ms, entry.at_ms)
+
+
+def for_period(calendar: Calendar, entry: Entry) -> str | None:
+    """The month an entry belongs to, where it counts in a later one because its own was closed; else None."""
+    is_late = counts_at_ms(calendar, entry) != entry.admitted_at_ms
+    return period_of(calendar, entry.admitted_at_ms, "month") if is_late else None
 
 
 def periods_within(calendar: Calendar, from_ms: int, to_ms: int, grain: str) -> tuple[Grain, list[str]] | None:

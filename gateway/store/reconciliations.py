@@ -44,7 +44,7 @@ class Reconciliations:
                 return None
 
     async def booked(self, org: str, from_ms: int, to_ms: int) -> Booked:
-        """What the ledger has of the calls admitted in a half-open span."""
+        """What the ledger has of a half-open span, as reports have it."""
         total = await self._reports.total(org, from_ms, to_ms)
         return Booked(total.cost_nano_usd, total.estimated_nano_usd, total.flagged)
 

@@ -20,7 +20,7 @@ from gateway.store.carried import trimmed_through
 from gateway.store.cells import AXES_OF, Cell, Deltas, Measures, deltas_of, measures_of, owner_of, read_cells
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
-from gateway.store.periods import Grain, period_of, periods_within
+from gateway.store.periods import Grain, counts_at_ms, period_of, periods_within
 from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 
 log = logging.getLogger("gateway.reports")
@@ -77,8 +77,8 @@ class Reports:
     ) -> AsyncIterator[Cell]:
         """The same for any half-open interval: read from the ledger's entries.
 
-        An entry belongs to the instant its call was admitted, and is posted no earlier. Raises InvalidRequest: entries
-        of that time were trimmed.
+        An entry counts at the instant its call was admitted, or later (ADR 0020), and is posted no earlier. Raises
+        InvalidRequest: entries of that time were trimmed.
         """
         if from_ms < await trimmed_through(self._redis, Keys(org)):
             raise InvalidRequest(
@@ -87,9 +87,9 @@ class Reports:
             )
         sums: dict[tuple[str, str, str, str], Measures] = defaultdict(Measures)
         async for entry in self._ledger.all_entries(org, from_ms=from_ms):
-            owner = owner_of(entry, axis)
-            if from_ms <= entry.admitted_at_ms < to_ms and (ids is None or owner in ids):
-                period = period_of(self._calendar, entry.admitted_at_ms, grain)
+            owner, at_ms = owner_of(entry, axis), counts_at_ms(self._calendar, entry)
+            if from_ms <= at_ms < to_ms and (ids is None or owner in ids):
+                period = period_of(self._calendar, at_ms, grain)
                 sums[period, owner, entry.model, entry.kind] += measures_of(entry)
         for number, (place, measures) in enumerate(sums.items()):
             if measures != Measures():

@@ -15,6 +15,7 @@ from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.money import format_usd
 from gateway.store.cells import Cell, Measures
 from gateway.store.ledger import Ledger
+from gateway.store.periods import counts_at_ms, for_period
 from gateway.store.reports import HOURS_REPORTED_MS, Reports
 from gateway.store.scopes import Scopes
 from gateway.web.admin import READERS
@@ -49,6 +50,7 @@ class Books:
         self._ledger = ledger
         self._reports = reports
         self._scopes = scopes
+        self._calendar = calendar
         self._periods = Periods(scopes, calendar)
 
     def routes(self) -> list[Route]:
@@ -114,8 +116,8 @@ class Books:
             entries = await read(caller.org, from_ms=from_ms, after=after)
             for entry in entries:
                 after = entry.id
-                if from_ms <= entry.admitted_at_ms < to_ms and _matches(entry, wanted):
-                    page.append(entry_json(entry))
+                if from_ms <= counts_at_ms(self._calendar, entry) < to_ms and _matches(entry, wanted):
+                    page.append(entry_json(entry, self._calendar))
                 if len(page) == limit:
                     return json_response({"data": page, "next_cursor": after})
             scanned += len(entries)
@@ -147,13 +149,14 @@ def grouping(text: str) -> tuple[str, ...]:
     return groups
 
 
-def entry_json(entry: Entry) -> dict[str, object]:
+def entry_json(entry: Entry, calendar: Calendar) -> dict[str, object]:
     """One ledger entry as answered. Like its cost, the images of a refund are negative: sums come out right."""
     units = -entry.units if entry.type == "refund" else entry.units
     return {
         "id": entry.id,
         "at": instant(entry.at_ms),
         "admitted_at": instant(entry.admitted_at_ms),
+        "for_period": for_period(calendar, entry),
         "type": entry.type,
         "request_id": entry.request_id or None,
         "hold_id": entry.hold_id,

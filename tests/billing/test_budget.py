@@ -119,6 +119,24 @@ def test_a_month_is_the_organisations_month(at: str, begins: str, ends: str) -> 
     assert Span(ms(begins), ms(ends)) == calendar("Asia/Ho_Chi_Minh").spans_at(ms(at)).month
 
 
+@pytest.mark.parametrize(
+    ("admitted", "posted", "counts_when_posted"),
+    [
+        ("2017-09-30T23:59:59.999-04:00", "2017-10-01T01:00-03:00", False),
+        ("2017-09-30T23:59:59.999-04:00", "2017-10-03T00:59:59.999-03:00", False),
+        ("2017-09-30T23:59:59.999-04:00", "2017-10-03T01:00-03:00", True),
+        ("2017-09-01T00:00-04:00", "2017-10-03T00:59:59.999-03:00", False),
+        ("2017-09-01T00:00-04:00", "2017-10-03T01:00-03:00", True),
+        ("2017-10-01T01:00-03:00", "2017-10-31T23:59-03:00", False),
+        ("2017-10-01T01:00-03:00", "2017-09-30T00:00-04:00", False),
+    ],
+)
+def test_a_month_stays_open_for_two_days(admitted: str, posted: str, *, counts_when_posted: bool) -> None:
+    """In Asunción, where October 2017 began at one o'clock. The last is a clock that was set back in between."""
+    counts_ms = calendar("America/Asuncion").counts_at_ms(ms(admitted), ms(posted))
+    assert ms(posted if counts_when_posted else admitted) == counts_ms
+
+
 def test_the_total_has_neither_start_nor_end() -> None:
     """It holds every instant."""
     total = calendar("UTC").spans_at(0).of("total")

@@ -33,7 +33,7 @@ from gateway.store.jobs import KEEP_MS, Job, Jobs
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState, unpack_scope
-from gateway.store.periods import period_of
+from gateway.store.periods import counts_at_ms, period_of
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.scripts import RedisScripts, ScriptRunner
@@ -289,7 +289,7 @@ class Bench:
         )
 
     async def _reported(self, entries: Sequence[Entry]) -> dict[Scope, int]:
-        days = sorted({period_of(self.calendar, entry.admitted_at_ms, "day") for entry in entries})
+        days = sorted({period_of(self.calendar, counts_at_ms(self.calendar, entry), "day") for entry in entries})
         reported: dict[Scope, int] = defaultdict(int)
         for kind, axis in AXIS_OF.items():
             async for cell in self.reports.cells(self.org, axis, "day", days):

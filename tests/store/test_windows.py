@@ -5,37 +5,23 @@ skipped or come twice, a day that never was. Redis's clock stands where each tes
 gateway's own clock is somewhere else entirely, so each admission also goes by way of `stale_window`.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from datetime import datetime
 from types import SimpleNamespace
-from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.billing.budget import Calendar, Window
+from gateway.billing.budget import Window
 from gateway.billing.ledger import Progress, violations
 from gateway.billing.usage import Usage
 from gateway.store.admission import Admitted, Decision, HoldRequest, OverBudget
 from gateway.store.leases import Leases
 from tests.store.bench import BLUE, BY_DESK, BY_NOTEBOOK, BY_ROBOT, DAY_MS, NOTEBOOK, ORG, RED, Bench, capture
-from tests.store.clock import ClockedBench, open_clocked_bench
+from tests.store.clock import ClockedBench
 
 HOUR_MS = 3_600_000
 SUNDAY = 6
 OpenAt = Callable[..., ClockedBench]
-
-
-@pytest.fixture
-def open_at(redis_url: str) -> Iterator[OpenAt]:
-    """`open_at(zone, instant, first_weekday=0)`: a laid-out organisation there, Redis's clock at the instant."""
-    with ExitStack() as stack:
-
-        def opened(zone: str, at_ms: int, first_weekday: int = 0) -> ClockedBench:
-            calendar = Calendar(ZoneInfo(zone), first_weekday)
-            return stack.enter_context(open_clocked_bench(redis_url, calendar, at_ms))
-
-        yield opened
 
 
 def ms(text: str) -> int:
