@@ -91,7 +91,7 @@ def test_books_move_to_another_redis(books: Books, tmp_path: Path) -> None:
 def test_a_table_for_spreadsheets(books: Books) -> None:
     """One line an entry, with the words of the API."""
     head, *rows = books.run("export", "--format", "csv").stdout.splitlines()
-    assert head.startswith("id,at,admitted_at,type,request_id,")
+    assert head.startswith("id,at,admitted_at,for_period,type,request_id,")
     assert 5 == len(rows)
 
 
