@@ -6,6 +6,7 @@ Data-plane paths are raw ASGI callables found in a table before Starlette's rout
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -25,7 +26,7 @@ from gateway.shared_metrics import Share
 from gateway.store.adjustments import Adjustments
 from gateway.store.alerts import Alerts
 from gateway.store.answers import Answers
-from gateway.store.connection import check_fit, open_redis, remember_prices
+from gateway.store.connection import check_fit, memory_use, open_redis, remember_prices
 from gateway.store.credits import Credits
 from gateway.store.jobs import Jobs
 from gateway.store.leases import Leases
@@ -35,7 +36,7 @@ from gateway.store.reconciliations import Reconciliations
 from gateway.store.refusals import Refusals
 from gateway.store.reports import Projector, Reports
 from gateway.store.scopes import Principals, Scopes, ensure_organisation
-from gateway.store.scripts import RedisScripts
+from gateway.store.scripts import SCRIPTS, RedisScripts
 from gateway.store.sessions import Sessions
 from gateway.store.spool import Spool
 from gateway.store.upstream_account import UpstreamAccounts
@@ -95,13 +96,13 @@ class Gateway:
         """Why the gateway could not start; empty while it could."""
         self._settings = settings
         self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
-        scripts = RedisScripts(self._redis, settings.redis_timeout_s)
+        metrics = _metrics(settings, prices, share)
+        scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
         calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
         ledger = Ledger(self._redis, scripts, calendar, settings.lease_s)
         jobs = Jobs(self._redis, scripts)
         self._scopes = Scopes(self._redis, scripts)
         tasks = Tasks()
-        metrics = Metrics(settings.metrics_teams_max, settings.metrics_users_max, share)
         upstream_keys = {DEFAULT_ORG: settings.upstream_api_key}
         auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG, calendar)
         self._spool = Spool(Path(settings.data_dir) / "spool")
@@ -139,9 +140,9 @@ class Gateway:
         auth, ledger, prices = services.auth, services.ledger, services.prices
         accounts = UpstreamAccounts(self._redis, scripts)
         reconciliations = Reconciliations(self._redis, scripts, reports)
-        scrape = LedgerScrape(
-            ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, _scrape_bounds(settings)
-        )
+        bounds = _scrape_bounds(settings)
+        memory = partial(memory_use, self._redis)
+        scrape = LedgerScrape(ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, bounds, memory)
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
         return _router(
             *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token or None).routes(),
@@ -255,6 +256,11 @@ def _upstream(settings: Settings) -> HttpxLeg:
         answer_timeout_s=settings.upstream_answer_timeout_s,
         connections_max=settings.upstream_connections_max,
     )
+
+
+def _metrics(settings: Settings, prices: PriceList, share: Share | None) -> Metrics:
+    bounds = settings.metrics_teams_max, settings.metrics_users_max
+    return Metrics(*bounds, share, models=prices.models(), scripts=SCRIPTS)
 
 
 def _scrape_bounds(settings: Settings) -> dict[ScopeKind, int]:

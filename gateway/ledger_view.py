@@ -29,8 +29,18 @@ class BudgetUse:
 
 
 @dataclass(frozen=True, slots=True)
+class RedisMemory:
+    """What Redis uses, and the most it may (`maxmemory`; 0: it has no bound)."""
+
+    used_bytes: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerView:
     """What a scrape read from the ledger. `windows` are those that turn, without `total`.
+
+    `spent_nano_usd` is what the organisation has spent in each window, refunds taken off.
 
     `upstream_balance_nano_usd` is what is left at MiniToolAI, `drift_nano_usd` what the latest reconciliation found;
     None until something was entered.
@@ -39,6 +49,8 @@ class LedgerView:
     holds_open: int
     budgets: Sequence[BudgetUse]
     windows: Mapping[Window, Span]
+    spent_nano_usd: Mapping[Window, int]
+    redis_memory: RedisMemory
     upstream_balance_nano_usd: int | None = None
     drift_nano_usd: int | None = None
 
@@ -62,6 +74,8 @@ class LedgerGauges(Collector):
         yield GaugeMetricFamily("gateway_holds_open", "Holds of running calls.", value=holds_open)
         yield from _budgets(view.budgets if view else ())
         yield from _windows(view.windows if view else {})
+        yield _spent(view.spent_nano_usd if view else {})
+        yield from _memory(view.redis_memory if view else None)
         yield _upstream_balance(view.upstream_balance_nano_usd if view else None)
         drift_nano_usd = view.drift_nano_usd if view else None
         yield GaugeMetricFamily("gateway_ledger_drift_nano_usd", "Ledger less MiniToolAI's bill.", value=drift_nano_usd)
@@ -90,6 +104,19 @@ def _windows(windows: Mapping[Window, Span]) -> Iterator[GaugeMetricFamily]:
         starts.add_metric((window,), span.start_ms / 1000)
         resets.add_metric((window,), (span.end_ms or 0) / 1000)
     yield from (starts, resets)
+
+
+def _spent(spent_nano_usd: Mapping[Window, int]) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily("gateway_spent_usd", "What the organisation has spent.", labels=("window",))
+    for window, amount in spent_nano_usd.items():
+        gauge.add_metric((window,), amount / NANO_PER_USD)
+    return gauge
+
+
+def _memory(memory: RedisMemory | None) -> Iterator[GaugeMetricFamily]:
+    used_bytes, max_bytes = (memory.used_bytes, memory.max_bytes) if memory else (None, None)
+    yield GaugeMetricFamily("gateway_redis_memory_used_bytes", "What Redis uses.", value=used_bytes)
+    yield GaugeMetricFamily("gateway_redis_memory_max_bytes", "The most Redis may use; 0: no bound.", value=max_bytes)
 
 
 def _upstream_balance(balance_nano_usd: int | None) -> GaugeMetricFamily:

@@ -9,7 +9,7 @@ float dollars.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, get_args
 
 from prometheus_client import (
@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 
 from gateway.billing.budget import Crossing
-from gateway.billing.errors import BudgetExceeded
+from gateway.billing.errors import BudgetExceeded, CreditExhausted
 from gateway.billing.ledger import ANOMALY, INEXACT, OVERRUN, OpenHold, Posting
 from gateway.billing.money import NANO_PER_USD
 from gateway.billing.principal import ScopeKind
@@ -45,6 +45,7 @@ _SOURCE_OF: Mapping[str, str] = {
 }
 """Whose fault an error is, by its code; all others are the caller's."""
 _CALLER = "caller"
+_ROUND_TRIP_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 # One more series for every counter and histogram, which nothing here reads.
@@ -56,9 +57,18 @@ class Metrics:
 
     `teams_max` and `users_max` bound the series: counters of teams and users beyond them go to "other". A process that
     is one of several workers is given its share; without one everything is counted in memory, which is cheaper.
+    Series of `models` and `scripts` begin at zero: an increase from nothing to one would show in no graph.
     """
 
-    def __init__(self, teams_max: int = 200, users_max: int = 1000, share: Share | None = None) -> None:
+    def __init__(
+        self,
+        teams_max: int = 200,
+        users_max: int = 1000,
+        share: Share | None = None,
+        *,
+        models: Iterable[str] = (),
+        scripts: Iterable[str] = (),
+    ) -> None:
         if share is not None:
             share.join()
         self.registry = CollectorRegistry()
@@ -67,6 +77,9 @@ class Metrics:
         self._make_counters()
         self._make_histograms()
         self._make_gauges()
+        for model in models:
+            self._observe_flags(model, ())
+        self._scripts = {name: self._script_duration.labels(name) for name in scripts}
         self._ledger = LedgerGauges()
         self._shown = self.registry
         if share is not None:
@@ -104,6 +117,10 @@ class Metrics:
         for crossing in crossings:
             self.observe_crossing(crossing)
 
+    def observe_script(self, name: str, seconds: float) -> None:
+        """Count a run of one of the ledger's scripts."""
+        self._scripts[name].observe(seconds)
+
     def render(self, view: LedgerView | None) -> bytes:
         """The exposition text; None where the ledger did not answer: then its gauges keep what they had.
 
@@ -121,8 +138,9 @@ class Metrics:
             # From zero on: an alert on an increase would miss the first error of a series that begins with it.
             self._errors.labels(source, code)
         self._refusals = self._counter("gateway_refusals", "Calls the gateway refused to send.", "code", "scope")
-        for scope in get_args(ScopeKind):
-            self._refusals.labels(BudgetExceeded.code, scope)
+        for code in (BudgetExceeded.code, CreditExhausted.code):
+            for scope in get_args(ScopeKind):
+                self._refusals.labels(code, scope)
         self._tokens = self._counter("gateway_tokens", "Tokens billed.", "team", "model", "direction")
         self._images = self._counter("gateway_images", "Images billed.", "team", "model")
         self._cost = self._counter("gateway_cost_usd", "Dollars billed.", "team", "model", "kind")
@@ -147,6 +165,13 @@ class Metrics:
             "gateway_settlement_lag_seconds",
             "From a call's end to its posting in the ledger.",
             buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._script_duration = Histogram(
+            "gateway_ledger_script_duration_seconds",
+            "One run of a script in Redis, the way there and back included.",
+            ("script",),
+            buckets=_ROUND_TRIP_SECONDS,
             registry=self.registry,
         )
 
@@ -174,10 +199,12 @@ class Metrics:
         cost_usd = posting.cost_nano_usd / NANO_PER_USD
         self._cost.labels(team, model, kind).inc(cost_usd)
         self._user_cost.labels(team, _label(self._users, user)).inc(cost_usd)
-        # By zero, too: an increase from nothing to one would show in no graph.
-        self._estimated.labels(model).inc(not INEXACT.isdisjoint(posting.flags))
-        self._overruns.labels(model).inc(OVERRUN in posting.flags)
-        self._anomalies.labels(model).inc(ANOMALY in posting.flags)
+        self._observe_flags(model, posting.flags)
+
+    def _observe_flags(self, model: str, flags: Sequence[str]) -> None:
+        self._estimated.labels(model).inc(not INEXACT.isdisjoint(flags))
+        self._overruns.labels(model).inc(OVERRUN in flags)
+        self._anomalies.labels(model).inc(ANOMALY in flags)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

@@ -13,7 +13,7 @@ from gateway.billing.ledger import ESTIMATED, OVERRUN, UNANSWERED, Posting
 from gateway.billing.principal import Principal, Scope
 from gateway.billing.usage import Usage
 from gateway.call_log import CallRecord
-from gateway.ledger_view import BudgetUse, LedgerView
+from gateway.ledger_view import BudgetUse, LedgerView, RedisMemory
 from gateway.metrics import Metrics
 
 CHAT = "/api/chat-completions/"
@@ -21,6 +21,8 @@ VIEW = LedgerView(
     holds_open=3,
     budgets=[BudgetUse(Scope("team", "research"), "month", 25_000_000_000, 1_500_000_000, 250_000_000)],
     windows={"day": Span(86_400_000, 172_800_000)},
+    spent_nano_usd={"day": 2_500_000_000},
+    redis_memory=RedisMemory(1_000_000, 0),
 )
 
 
@@ -97,7 +99,23 @@ def test_an_error_is_counted_by_whose_fault_it_is(code: str, source: str) -> Non
 def test_errors_that_alerts_watch_exist_before_they_happen() -> None:
     """An increase is seen only from a value that was there."""
     assert 0 == value(Metrics(), "gateway_errors_total", source="upstream", code="upstream_refused")
-    assert 0 == value(Metrics(), "gateway_refusals_total", code="budget_exceeded", scope="user")
+    for code in ("budget_exceeded", "credit_exhausted"):
+        assert 0 == value(Metrics(), "gateway_refusals_total", code=code, scope="user")
+
+
+@pytest.mark.parametrize("name", ["usage_estimated", "hold_overruns", "usage_anomalies"])
+def test_what_alerts_watch_of_a_model_exists_before_its_first_call(name: str) -> None:
+    """A model whose very first call overruns must not begin at one."""
+    metrics = Metrics(models=("gpt-4o", "realvision"))
+    assert [0, 0] == [value(metrics, f"gateway_{name}_total", model=model) for model in ("gpt-4o", "realvision")]
+
+
+def test_the_time_of_each_script_is_counted_from_zero_on() -> None:
+    """By its name: Redis's latency as calls feel it."""
+    metrics = Metrics(scripts=("admit", "settle"))
+    metrics.observe_script("admit", 0.002)
+    name = "gateway_ledger_script_duration_seconds_count"
+    assert [1, 0] == [value(metrics, name, script=script) for script in ("admit", "settle")]
 
 
 def test_a_refusal_is_counted_by_code_and_scope() -> None:
@@ -118,7 +136,10 @@ def test_the_ledgers_gauges_are_what_it_has_now() -> None:
     assert [25.0, 1.5, 0.25] == [value(metrics, name, **about) for name in names]
     assert 172_800 == value(metrics, "gateway_window_reset_timestamp_seconds", window="day")
     assert (1, 3) == (value(metrics, "gateway_ledger_up"), value(metrics, "gateway_holds_open"))
-    metrics.render(LedgerView(holds_open=0, budgets=[], windows=VIEW.windows))
+    assert 2.5 == value(metrics, "gateway_spent_usd", window="day")
+    memory = ("gateway_redis_memory_used_bytes", "gateway_redis_memory_max_bytes")
+    assert [1_000_000, 0] == [value(metrics, name) for name in memory]
+    metrics.render(replace(VIEW, holds_open=0, budgets=[]))
     assert [] == samples(metrics, "gateway_budget_limit_usd")
 
 

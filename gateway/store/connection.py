@@ -7,6 +7,7 @@ from redis.exceptions import RedisError
 
 from gateway.billing.prices import PriceList
 from gateway.store.keys import SCHEMA, SCHEMA_VERSION, Keys
+from gateway.store.scripts import TranslatedFaults
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _CONNECTIONS_MAX = 64
@@ -60,6 +61,13 @@ async def check_fit(redis: Redis) -> None:
     stored = await redis.get(SCHEMA)
     if stored != SCHEMA_VERSION.encode():
         raise UnfitRedis(f"Redis holds books of schema {stored!r}, this gateway keeps schema {SCHEMA_VERSION}")
+
+
+async def memory_use(redis: Redis) -> tuple[int, int]:
+    """Bytes that Redis uses, and the most it may (0: no bound). Raises LedgerUnavailable."""
+    with TranslatedFaults():
+        memory = await redis.info("memory")
+    return int(memory["used_memory"]), int(memory.get("maxmemory", 0))
 
 
 async def remember_prices(redis: Redis, org: str, prices: PriceList) -> None:

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
@@ -80,12 +80,23 @@ class ScriptRunner(Protocol):
 class RedisScripts:
     """`ScriptRunner` on redis-py's connections, without its retries: a retry would charge twice."""
 
-    def __init__(self, redis: Redis, timeout_s: float) -> None:
+    def __init__(
+        self, redis: Redis, timeout_s: float, observe: Callable[[str, float], None] = lambda _name, _seconds: None
+    ) -> None:
+        """`observe` is told of every run: the script's name, and seconds until its reply or the end of waiting."""
         self._redis = redis
+        self._observe = observe
         self._pool = redis.connection_pool
         self._timeout_s = timeout_s
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        began = time.perf_counter()
+        try:
+            return await self._run(script, keys, args)
+        finally:
+            self._observe(script.name, time.perf_counter() - began)
+
+    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
