@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -19,6 +20,7 @@ from gateway.billing.prices import PriceList
 from gateway.billing.principal import ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.dashboard.figures import Figures
+from gateway.dashboard.logins import Logins
 from gateway.dashboard.pages import Dashboard
 from gateway.metrics import Metrics
 from gateway.settings import WEEKDAYS, Settings
@@ -143,6 +145,8 @@ class Gateway:
         bounds = _scrape_bounds(settings)
         memory = partial(memory_use, self._redis)
         scrape = LedgerScrape(ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, bounds, memory)
+        sessions = Sessions(self._redis)
+        logins = Logins(auth, sessions, services.metrics, tuple(map(ip_network, settings.trusted_proxies)))
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
         return _router(
             *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token or None).routes(),
@@ -154,7 +158,7 @@ class Gateway:
             *AdjustmentDesk(auth, Adjustments(scripts, calendar), scopes).routes(),
             *QuarantineDesk(auth, Quarantine(self._redis)).routes(),
             *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),
-            *Dashboard(auth, Sessions(self._redis), figures, calendar.zone).routes(),
+            *Dashboard(auth, sessions, logins, figures, calendar.zone).routes(),
         )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -1,4 +1,5 @@
-"""What one call leaves behind, and the log lines: of each call, threshold that is crossed and hold that expires."""
+"""What one call leaves behind, and the log lines: of each call, threshold that is crossed, hold that expires, and login
+that fails."""
 
 import json
 import logging
@@ -68,6 +69,12 @@ def log_expiry(hold: OpenHold, posting: Posting) -> None:
         "cost_nano_usd": posting.cost_nano_usd,
         "flags": list(posting.flags),
     }
+    alert_log.warning(json.dumps(line, separators=(",", ":")))
+
+
+def log_failed_login(code: str, address: str) -> None:
+    """Write the line of a login that failed; of the key that was typed nothing is told."""
+    line = {"at": _now_text(), "event": "failed_login", "error": code, "address": address}
     alert_log.warning(json.dumps(line, separators=(",", ":")))
 
 

@@ -22,11 +22,11 @@ from prometheus_client import (
 )
 
 from gateway.billing.budget import Crossing
-from gateway.billing.errors import BudgetExceeded, CreditExhausted
+from gateway.billing.errors import BudgetExceeded, CreditExhausted, InvalidAPIKey, TooManyFailures
 from gateway.billing.ledger import ANOMALY, INEXACT, OVERRUN, OpenHold, Posting
 from gateway.billing.money import NANO_PER_USD
 from gateway.billing.principal import ScopeKind
-from gateway.call_log import CallRecord, log_call, log_crossing, log_expiry
+from gateway.call_log import CallRecord, log_call, log_crossing, log_expiry, log_failed_login
 from gateway.ledger_view import LedgerGauges, LedgerView
 from gateway.shared_metrics import LIVE, Share
 
@@ -121,6 +121,15 @@ class Metrics:
         """Count a run of one of the ledger's scripts."""
         self._scripts[name].observe(seconds)
 
+    def observe_failed_login(self, code: str, address: str) -> None:
+        """Count a login with a key that is not valid, and write its log line."""
+        self._failed_logins.labels(code).inc()
+        log_failed_login(code, address)
+
+    def observe_slowed_login(self) -> None:
+        """Count a login that was refused unseen, for too many had failed; a line for each would fill the log."""
+        self._failed_logins.labels(TooManyFailures.code).inc()
+
     def render(self, view: LedgerView | None) -> bytes:
         """The exposition text; None where the ledger did not answer: then its gauges keep what they had.
 
@@ -152,6 +161,9 @@ class Metrics:
         self._overruns = self._counter("gateway_hold_overruns", "Charges above their hold.", "model")
         self._anomalies = self._counter("gateway_usage_anomalies", "Calls with an impossible usage.", "model")
         self._expired = self._counter("gateway_holds_expired", "Holds that nobody renewed in time.")
+        self._failed_logins = self._counter("gateway_failed_logins", "Logins to the dashboard that failed.", "code")
+        for code in (InvalidAPIKey.code, TooManyFailures.code):
+            self._failed_logins.labels(code)
         self.quarantined = self._counter("gateway_quarantined", "Charges whose hold the ledger does not know.")
 
     def _make_histograms(self) -> None:

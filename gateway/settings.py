@@ -8,6 +8,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import get_type_hints
 from urllib.parse import urlsplit
@@ -63,6 +64,8 @@ class Settings:
     """Processes that serve; with more than one a further process looks after them."""
     admin_key: str = ""
     """The first administrator's key; empty makes one at first start."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies in front of the gateway, whose X-Forwarded-For is believed."""
     metrics_token: str = ""
     """A bearer token that opens /metrics beside the administrator's key."""
 
@@ -207,7 +210,18 @@ def _check(settings: Settings) -> None:
     for name in ("chat_path", "image_path", "job_path"):
         if not getattr(settings, name).startswith("/"):
             raise SettingsError(f"{name} must begin with a slash")
+    _check_proxies(settings)
     _check_secrets(settings)
+
+
+def _check_proxies(settings: Settings) -> None:
+    for text in settings.trusted_proxies:
+        try:
+            ip_network(text)
+        except ValueError:
+            raise SettingsError(
+                f"trusted_proxies must be addresses or networks such as 10.0.0.0/8, not {text!r}"
+            ) from None
 
 
 def _check_secrets(settings: Settings) -> None:

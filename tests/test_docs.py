@@ -134,7 +134,7 @@ def shown(default: object) -> str:
     if isinstance(default, float):
         return str(int(default)) if default == int(default) else str(default)
     if isinstance(default, tuple):
-        return ", ".join(default)
+        return ", ".join(default) or "empty"
     return str(default) or "empty"
 
 

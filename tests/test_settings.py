@@ -99,6 +99,7 @@ def test_every_setting_can_be_given_by_its_gateway_name(config: Path, name: str)
         ("GATEWAY_TIMEZONE", "Saigon", "such as Asia/Ho_Chi_Minh, not 'Saigon'"),
         ("GATEWAY_TIMEZONE", "", "timezone must be an IANA name"),
         ("GATEWAY_TIMEZONE", "../../etc/passwd", "timezone must be an IANA name"),
+        ("GATEWAY_TRUSTED_PROXIES", "10.0.0.1, proxy", "such as 10.0.0.0/8, not 'proxy'"),
         ("GATEWAY_FIRST_WEEKDAY", "Monday", "first_weekday must be one of monday"),
         ("MINITOOLAI_BASE_URL", "minitoolai.com", "MINITOOLAI_BASE_URL (upstream_base_url) must be a URL"),
         ("MINITOOLAI_BASE_URL", "ftp://minitoolai.com", "MINITOOLAI_BASE_URL (upstream_base_url) must be a URL"),

@@ -220,6 +220,14 @@ class ConcurrencyLimitExceeded(RateLimitExceeded):
     code = "concurrency_limit_exceeded"
 
 
+class TooManyFailures(GatewayError):
+    """An address has shown too many keys that are not valid."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_failures"
+
+
 class BudgetHeld(GatewayError):
     """Only money held by running calls is in the way: it may come back within seconds."""
 

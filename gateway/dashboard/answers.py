@@ -36,8 +36,9 @@ class StaticFile:
     url: str
 
 
-def page(html: str, status: int = 200) -> Response:
-    return HTMLResponse(html, status, headers=_HEADERS)
+def page(html: str, status: int = 200, *, retry_after_s: int | None = None) -> Response:
+    headers = _HEADERS if retry_after_s is None else {**_HEADERS, "retry-after": str(retry_after_s)}
+    return HTMLResponse(html, status, headers=headers)
 
 
 def redirect(url: str) -> Response:

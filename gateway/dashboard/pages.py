@@ -9,11 +9,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.billing.errors import AuthenticationError, GatewayError, InvalidRequest, NotFound, ScopeBlocked
-from gateway.billing.principal import SCOPE_ID, Scope, ScopeKind, digest_of
+from gateway.billing.principal import SCOPE_ID, Scope, ScopeKind
 from gateway.dashboard import answers, words
 from gateway.dashboard.charts import BAR_UNITS, ColumnChart, bar_parts, column_chart
 from gateway.dashboard.figures import Figures, Spending
 from gateway.dashboard.language import LANGUAGES, Language, load_languages, preferred
+from gateway.dashboard.logins import Logins
 from gateway.dashboard.tables import Tables
 from gateway.dashboard.visitors import Door, Visitor, budgets_shown, home_of, lists_scopes, may_open, sees_all, team_of
 from gateway.store.sessions import Sessions
@@ -44,9 +45,10 @@ Page = Callable[[Request, Visit], Awaitable[Response]]
 class Dashboard:
     """Handlers of `/dashboard`."""
 
-    def __init__(self, door: Door, sessions: Sessions, figures: Figures, zone: tzinfo) -> None:
+    def __init__(self, door: Door, sessions: Sessions, logins: Logins, figures: Figures, zone: tzinfo) -> None:
         self._door = door
         self._sessions = sessions
+        self._logins = logins
         self._figures = figures
         self._tables = Tables(figures)
         self._languages = load_languages(zone)
@@ -160,10 +162,10 @@ class Dashboard:
             return self._fault(language, 403)
         secret = (await answers.form_field(request, "key")).strip()
         try:
-            visitor = await self._door.caller(None, secret.encode())
-            token = await self._sessions.open(visitor.org, digest_of(secret))
+            token = await self._logins.open(request, secret)
         except GatewayError as error:
-            return answers.page(self._login_page(language, words.LOGIN.get(error.code, words.FAULT)), error.status)
+            page = self._login_page(language, words.LOGIN.get(error.code, words.FAULT))
+            return answers.page(page, error.status, retry_after_s=error.retry_after_s)
         answer = answers.redirect(HOME)
         answers.set_session(answer, request, token)
         return answer

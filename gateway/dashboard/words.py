@@ -70,6 +70,7 @@ LOGIN: Mapping[str, str] = {
     "invalid_api_key": marked("This key is not valid here."),
     "missing_api_key": marked("Enter a key."),
     "expired_api_key": marked("This key has expired."),
+    "too_many_failures": marked("Too many wrong keys came from this address. Wait a little and try again."),
     "scope_blocked": marked("This key, or its user or team, is blocked."),
     "ledger_unavailable": marked("The ledger cannot be reached. Try again in a few seconds."),
 }
