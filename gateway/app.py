@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import GatewayError
-from gateway.billing.prices import PriceList
+from gateway.billing.price_schedule import PriceSchedule
 from gateway.billing.principal import ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.dashboard.figures import Figures
@@ -28,11 +28,12 @@ from gateway.shared_metrics import Share
 from gateway.store.adjustments import Adjustments
 from gateway.store.alerts import Alerts
 from gateway.store.answers import Answers
-from gateway.store.connection import check_fit, memory_use, open_redis, remember_prices
+from gateway.store.connection import check_fit, memory_use, open_redis
 from gateway.store.credits import Credits
 from gateway.store.jobs import Jobs
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
+from gateway.store.prices import PriceBooks
 from gateway.store.quarantine import Quarantine
 from gateway.store.reconciliations import Reconciliations
 from gateway.store.refusals import Refusals
@@ -88,7 +89,7 @@ class Gateway:
     def __init__(
         self,
         settings: Settings,
-        prices: PriceList,
+        prices: PriceSchedule,
         admin_key: str,
         redis_url: str,
         extra_endpoints: tuple[Endpoint, ...] = (),
@@ -97,6 +98,7 @@ class Gateway:
         self.fault = ""
         """Why the gateway could not start; empty while it could."""
         self._settings = settings
+        self._listed = prices
         self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
         metrics = _metrics(settings, prices, share)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
@@ -109,12 +111,11 @@ class Gateway:
         auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG, calendar)
         self._spool = Spool(Path(settings.data_dir) / "spool")
         settlements = Settlements(ledger, jobs, tasks, metrics, self._spool, settings.settle_wait_s)
-        charge_whole = settings.expired_holds == "hold"
-        leases = Leases(self._redis, scripts, ledger, settings.lease_s, charge_whole=charge_whole)
+        leases = Leases(self._redis, scripts, ledger, settings.lease_s, charge_whole=settings.expired_holds == "hold")
         self._reaper = Reaper(leases, (DEFAULT_ORG,), metrics, settings.lease_s, settlements.replayed)
         self.services = Services(
             auth,
-            prices,
+            PriceBooks(self._redis, scripts),
             ledger,
             jobs,
             _upstream(settings),
@@ -130,7 +131,7 @@ class Gateway:
         rules = _poll_rules(settings)
         desk = JobDesk(rules, self.services)
         self._poller = JobPoller(rules, self.services, desk, (DEFAULT_ORG,))
-        billed = (*_endpoints(settings, prices), *extra_endpoints)
+        billed = (*_endpoints(settings), *extra_endpoints)
         self._data_plane = _data_plane(billed, self.services, PollHandler(rules, self.services, desk))
         reports = Reports(self._redis, scripts, ledger, calendar)
         self._projector = Projector(reports, (DEFAULT_ORG,))
@@ -208,7 +209,6 @@ class Gateway:
         """Refuse an unfit Redis or data directory, and make sure of the organisation."""
         self._open_spool()
         await check_fit(self._redis)
-        await remember_prices(self._redis, DEFAULT_ORG, self.services.prices)
         now_ms = await self._scopes.now_ms()
         organisation = ScopeSettings(
             kind="organisation",
@@ -218,6 +218,7 @@ class Gateway:
             first_weekday=self._settings.first_weekday,
         )
         await ensure_organisation(self._scopes, organisation)
+        await self.services.prices.seed(DEFAULT_ORG, self._listed)
 
     def _open_spool(self) -> None:
         try:
@@ -262,7 +263,7 @@ def _upstream(settings: Settings) -> HttpxLeg:
     )
 
 
-def _metrics(settings: Settings, prices: PriceList, share: Share | None) -> Metrics:
+def _metrics(settings: Settings, prices: PriceSchedule, share: Share | None) -> Metrics:
     bounds = settings.metrics_teams_max, settings.metrics_users_max
     return Metrics(*bounds, share, models=prices.models(), scripts=SCRIPTS)
 
@@ -298,11 +299,11 @@ def _poll_rules(settings: Settings) -> PollRules:
     )
 
 
-def _endpoints(settings: Settings, prices: PriceList) -> tuple[Endpoint, ...]:
+def _endpoints(settings: Settings) -> tuple[Endpoint, ...]:
     chat = ChatRules(
         roles=settings.chat_roles,
         extra_fields=frozenset(settings.chat_extra_fields),
         max_completion_tokens_default=settings.max_completion_tokens_default,
     )
     images = ImageRules(schedulers=settings.image_schedulers)
-    return endpoints(prices, chat, images, chat_path=settings.chat_path, image_path=settings.image_path)
+    return endpoints(chat, images, chat_path=settings.chat_path, image_path=settings.image_path)

@@ -14,7 +14,10 @@ from typing import get_type_hints
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from gateway.billing.prices import PriceList, PriceListError, price_list
+from gateway.billing.budget import Calendar
+from gateway.billing.price_file import price_schedule
+from gateway.billing.price_schedule import PriceSchedule
+from gateway.billing.prices import PriceListError
 from gateway.settings_sources import SECRETS, SettingsError, environment_name, from_environment, from_file
 
 __all__ = [
@@ -173,11 +176,14 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def load_prices(settings: Settings) -> PriceList:
-    """Read the price list. Raises SettingsError: missing or wrong; without prices nothing could be billed."""
+def load_prices(settings: Settings) -> PriceSchedule:
+    """Read the price list; its dates are days of the settings' time zone.
+
+    Raises SettingsError: missing or wrong; without prices nothing could be billed.
+    """
     path = Path(settings.prices_file)
     try:
-        return price_list(tomllib.loads(path.read_text(encoding="utf-8")))
+        return price_schedule(tomllib.loads(path.read_text(encoding="utf-8")), Calendar(settings.zone))
     except OSError as error:
         raise SettingsError(f"the price list {path} cannot be read ({error.strerror}); set prices_file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

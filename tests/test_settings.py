@@ -31,7 +31,7 @@ def test_without_anything_the_defaults_hold(config: Path) -> None:
 def test_the_shipped_configuration_is_right(repository: Path) -> None:
     """Both files, as a stranger finds them; five chat models and fifteen image models have prices."""
     settings = load_settings({"GATEWAY_CONFIG": str(repository / "config" / "gateway.toml")})
-    prices = load_prices(settings)
+    prices = load_prices(settings).at(0)
     assert (5, 15) == (len(prices.models("chat")), len(prices.models("image")))
 
 

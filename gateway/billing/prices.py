@@ -1,29 +1,26 @@
-"""The price list: from decimal strings to integer rates, and from usage to a charge.
+"""The price list: what each model costs, and from usage to a charge.
 
 A model without a price does not exist: `PriceList.of` raises, nothing is ever free by omission.
-Source: MiniToolAI's price table (seed 000_…, "Giá API"); ADR 0001.
+Source: MiniToolAI's price table (seed 000_…, "Giá API"); ADR 0001. How prices are written: `price_rows`; which list is
+in force when: `price_schedule`.
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from decimal import Decimal, InvalidOperation
 
 from gateway.billing.errors import ModelNotFound
-from gateway.billing.money import NANO_PER_USD, PICO_PER_NANO, NanoUSD, nano_from_pico
+from gateway.billing.money import NanoUSD, nano_from_pico
 from gateway.billing.usage import Usage
-
-PICO_PER_USD = NANO_PER_USD * PICO_PER_NANO
-TOKENS_PER_PRICE = 1_000_000
-
-_NAME = re.compile(r"[ -{}~]{1,100}")
-"""Printable ASCII but for the bar, which separates names in the cells of reports."""
 
 
 class PriceListError(ValueError):
-    """The price file is wrong; the text says which model, which field and what would be right."""
+    """A price is wrong; the text says which model, which field and what would be right. `field` is the field's name."""
+
+    def __init__(self, text: str, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +72,19 @@ class PriceList:
 
     def __init__(self, prices: Iterable[ModelPrice]) -> None:
         self._by_model: dict[str, ModelPrice] = {}
-        for price in prices:
+        for price in sorted(prices, key=lambda price: price.model):
             if price.model in self._by_model:
                 raise PriceListError(f"model {price.model} has two prices; keep one")
             self._by_model[price.model] = price
-        rows = [asdict(self._by_model[model]) for model in sorted(self._by_model)]
+        rows = [asdict(price) for price in self._by_model.values()]
         canonical = json.dumps(rows, sort_keys=True, separators=(",", ":"))
         self.version = hashlib.sha256(canonical.encode()).hexdigest()[:12]
         self.canonical = canonical
+
+    @classmethod
+    def of_canonical(cls, canonical: str) -> "PriceList":
+        """The list that `canonical` was written from."""
+        return cls(ModelPrice(**row) for row in json.loads(canonical))
 
     def of(self, model: str, kind: str) -> ModelPrice:
         """The price of a model for one kind of call.
@@ -98,115 +100,10 @@ class PriceList:
             )
         return price
 
+    def find(self, model: str) -> ModelPrice | None:
+        """The price of a model, whatever its kind."""
+        return self._by_model.get(model)
+
     def models(self, kind: str | None = None) -> tuple[str, ...]:
-        """Model names in list order, of one kind or of all."""
+        """Model names in the order of the alphabet, of one kind or of all."""
         return tuple(p.model for p in self._by_model.values() if kind is None or p.kind == kind)
-
-
-def price_list(document: Mapping[str, object]) -> PriceList:
-    """Build the list from the parsed `prices.toml`.
-
-    Shape: `[chat.<model>]` with `input_usd_per_million`, `output_usd_per_million` (decimal strings),
-    `context_tokens`, `output_tokens`, optional `cached_usd_per_million`, `image_tokens_low/high`;
-    `[units.<kind>]` with `usd` and `models` for what is priced by the piece.
-
-    Raises PriceListError: anything missing, unknown, a float where a decimal string belongs.
-    """
-    unknown = set(document) - {"source", "date", "chat", "units"}
-    if unknown:
-        raise PriceListError(f"unknown entry {sorted(unknown)[0]!r}; known are source, date, chat, units")
-    chat = _table(document.get("chat", {}), "chat")
-    units = _table(document.get("units", {}), "units")
-    prices = [_chat_price(model, _table(row, f"chat.{model}")) for model, row in chat.items()]
-    for kind, row in units.items():
-        if kind == "chat":
-            # Chat is billed by its tokens, which such a row would make free.
-            raise PriceListError("units.chat cannot be: chat is priced by token, in [chat.<model>]")
-        prices.extend(_unit_prices(kind, _table(row, f"units.{kind}")))
-    for name in [*units, *(price.model for price in prices)]:
-        if not _NAME.fullmatch(name):
-            raise PriceListError(
-                f"{name!r} is no name for a model or kind: 1 to 100 printable ASCII characters, no '|'"
-            )
-    if not prices:
-        raise PriceListError("the list is empty; without prices every call would be refused")
-    return PriceList(prices)
-
-
-_CHAT_FIELDS = {
-    "input_usd_per_million",
-    "cached_usd_per_million",
-    "output_usd_per_million",
-    "context_tokens",
-    "output_tokens",
-    "image_tokens_low",
-    "image_tokens_high",
-}
-
-
-def _chat_price(model: str, row: Mapping[str, object]) -> ModelPrice:
-    where = f"chat.{model}"
-    _refuse_unknown(row, _CHAT_FIELDS, where)
-    input_pico_usd = _pico_a_token(row, "input_usd_per_million", where)
-    return ModelPrice(
-        model=model,
-        kind="chat",
-        input_pico_usd=input_pico_usd,
-        cached_pico_usd=_pico_a_token(row, "cached_usd_per_million", where)
-        if "cached_usd_per_million" in row
-        else input_pico_usd,
-        output_pico_usd=_pico_a_token(row, "output_usd_per_million", where),
-        context_tokens_max=_count(row, "context_tokens", where),
-        output_tokens_max=_count(row, "output_tokens", where),
-        image_tokens_low=_count(row, "image_tokens_low", where),
-        image_tokens_high=_count(row, "image_tokens_high", where),
-    )
-
-
-def _unit_prices(kind: str, row: Mapping[str, object]) -> list[ModelPrice]:
-    where = f"units.{kind}"
-    _refuse_unknown(row, {"usd", "models"}, where)
-    models = row.get("models")
-    if not isinstance(models, list) or not models or not all(isinstance(m, str) and m for m in models):
-        raise PriceListError(f"{where}.models must be a list of model names")
-    unit_pico_usd = _pico(row, "usd", where)
-    return [ModelPrice(model=model, kind=kind, unit_pico_usd=unit_pico_usd) for model in models]
-
-
-def _pico_a_token(row: Mapping[str, object], field: str, where: str) -> int:
-    pico_usd = _pico(row, field, where)
-    if pico_usd % TOKENS_PER_PRICE:
-        raise PriceListError(f"{where}.{field} is finer than a pico-dollar a token; round it up")
-    return pico_usd // TOKENS_PER_PRICE
-
-
-def _pico(row: Mapping[str, object], field: str, where: str) -> int:
-    text = row.get(field)
-    if not isinstance(text, str):
-        raise PriceListError(f'{where}.{field} must be a decimal string of dollars, such as "0.15"')
-    try:
-        pico_usd = Decimal(text) * PICO_PER_USD
-    except InvalidOperation:
-        raise PriceListError(f'{where}.{field} = "{text}" is not a decimal number of dollars') from None
-    if not pico_usd.is_finite() or pico_usd < 0 or pico_usd != pico_usd.to_integral_value():
-        raise PriceListError(f'{where}.{field} = "{text}" must be zero or more, no finer than a pico-dollar')
-    return int(pico_usd)
-
-
-def _count(row: Mapping[str, object], field: str, where: str) -> int:
-    value = row.get(field)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise PriceListError(f"{where}.{field} must be a whole number above zero")
-    return value
-
-
-def _table(value: object, where: str) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise PriceListError(f"{where} must be a table")
-    return value
-
-
-def _refuse_unknown(row: Mapping[str, object], known: set[str], where: str) -> None:
-    unknown = sorted(set(row) - known)
-    if unknown:
-        raise PriceListError(f"{where}.{unknown[0]} is not known here; known are {', '.join(sorted(known))}")

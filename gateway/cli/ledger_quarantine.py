@@ -11,9 +11,7 @@ COLUMNS = ("at", "hold_id", "team", "user", "key", "model", "cost_usd")
 def add_quarantine_action(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = actions.add_parser("quarantine", help="list charges that stand in no entry, or dismiss one")
     add_connection_arguments(parser)
-    parser.add_argument(
-        "--dismiss", metavar="HOLD", help="take this one out; if it is owed, `adjust` books it first"
-    )
+    parser.add_argument("--dismiss", metavar="HOLD", help="take this one out; if it is owed, `adjust` books it first")
     parser.set_defaults(run=quarantine)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gateway.app import Gateway
-from gateway.billing.prices import PriceList
+from gateway.billing.price_schedule import PriceSchedule
 from gateway.cli.errors import CommandError
 from gateway.cli.logs import configure_logging
 from gateway.cli.server import Server
@@ -66,7 +66,7 @@ def serve(environ: Mapping[str, str]) -> int:
             embedded.stop()
 
 
-def _serve_alone(settings: Settings, prices: PriceList, admin_key: str, redis_url: str, check: Check) -> None:
+def _serve_alone(settings: Settings, prices: PriceSchedule, admin_key: str, redis_url: str, check: Check) -> None:
     """This process is the gateway."""
     gateway = Gateway(settings, prices, admin_key, redis_url)
     server = Server(gateway, settings, lambda server: _announce(server.servers[0].sockets[0]), check)
@@ -75,7 +75,9 @@ def _serve_alone(settings: Settings, prices: PriceList, admin_key: str, redis_ur
         raise CommandError(f"the gateway cannot start: {gateway.fault or _taken(settings)}")
 
 
-def _serve_with_workers(settings: Settings, prices: PriceList, admin_key: str, redis_url: str, check: Check) -> None:
+def _serve_with_workers(
+    settings: Settings, prices: PriceSchedule, admin_key: str, redis_url: str, check: Check
+) -> None:
     """This process looks after those that are."""
     with contextlib.ExitStack() as ends:
         try:

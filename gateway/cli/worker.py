@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from gateway.app import Gateway
-from gateway.billing.prices import PriceList
+from gateway.billing.price_schedule import PriceSchedule
 from gateway.cli.logs import configure_logging
 from gateway.cli.server import Server
 from gateway.settings import Settings
@@ -31,7 +31,7 @@ class Order:
     """What a worker is to serve, and as which of them. `log_turn` is the file by which log lines take turns."""
 
     settings: Settings
-    prices: PriceList
+    prices: PriceSchedule
     admin_key: str
     redis_url: str
     addresses: Sequence[Address]

@@ -103,7 +103,14 @@ class Claimed:
     allowance: Allowance = field(default=NOTHING_LIMITED, compare=False)
 
 
-Decision = Admitted | Claimed | Refused | OverBudget | RateLimited
+@dataclass(frozen=True, slots=True)
+class StalePrice:
+    """Another price list is in force than the call was priced by; `version` names it ("": Redis has none)."""
+
+    version: str
+
+
+Decision = Admitted | Claimed | Refused | OverBudget | RateLimited | StalePrice
 
 
 def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calendar) -> Decision:
@@ -113,6 +120,8 @@ def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calenda
     allowance = _allowance(cast(Sequence[int], reply[2]))
     if outcome == "admitted":
         return Admitted(admitted_at_ms=numbers[0], deadline_ms=numbers[1], allowance=allowance)
+    if outcome == "stale_price":
+        return StalePrice(cast(bytes, reply[3]).decode())
     if outcome == "resolved":
         raise LedgerUnavailable(f"hold {request.hold_id} has already ended; ask again with a new request")
     if outcome == "claimed" and request.claim is not None:

@@ -5,8 +5,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from gateway.billing.prices import PriceList
-from gateway.store.keys import SCHEMA, SCHEMA_VERSION, Keys
+from gateway.store.keys import SCHEMA, SCHEMA_VERSION
 from gateway.store.scripts import TranslatedFaults
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
@@ -68,8 +67,3 @@ async def memory_use(redis: Redis) -> tuple[int, int]:
     with TranslatedFaults():
         memory = await redis.info("memory")
     return int(memory["used_memory"]), int(memory.get("maxmemory", 0))
-
-
-async def remember_prices(redis: Redis, org: str, prices: PriceList) -> None:
-    """Keep the list under its version, so that every entry's `price_version` can be looked up for ever."""
-    await redis.set(Keys(org).prices(prices.version), prices.canonical, nx=True)

@@ -41,6 +41,8 @@ class Keys:
         self.trimmed = self._prefix + "trimmed"
         self.sheets = self._prefix + "cells:"
         self.jobs_due = self._prefix + "jobs-due"
+        self.price_schedule = self._prefix + "price-schedule"
+        self.price_lists = self._prefix + "price-lists"
 
     def settings(self, scope: Scope) -> str:
         """JSON of a scope as the control plane takes and gives it."""

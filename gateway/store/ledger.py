@@ -192,7 +192,8 @@ class Ledger:
     def _admit_keys(self, request: HoldRequest) -> list[str]:
         keys = Keys(request.principal.org)
         claim = () if request.claim is None else (keys.claim(request.claim.name),)
-        return [keys.hold(request.hold_id), keys.leases, *states_of(keys, request.principal), *claim]
+        fixed = (keys.hold(request.hold_id), keys.leases, keys.price_lists)
+        return [*fixed, *states_of(keys, request.principal), *claim]
 
     def _admit_args(self, request: HoldRequest, spans: Spans) -> list[Argument]:
         borders: list[Argument] = []
@@ -213,6 +214,7 @@ class Ledger:
             so_far.usage.completion_tokens,
             so_far.usage.units,
             "" if request.claim is None else request.claim.request,
+            request.price_version,
         ]
 
 

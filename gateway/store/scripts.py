@@ -49,6 +49,7 @@ SCRIPTS = (
     "account",
     "enter",
     "put_scope",
+    "put_prices",
     "project",
     "claim_jobs",
 )

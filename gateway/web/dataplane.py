@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from gateway.billing.prices import PriceList
 from gateway.wire.call import Endpoint
 from gateway.wire.chat import ChatRules, inspect_chat
 from gateway.wire.chat_meter import ChatMeter
@@ -22,16 +21,14 @@ IMAGES = "/api/texttoimage/"
 JOBS = "/api/texttoimage/jobs/"
 
 
-def endpoints(
-    prices: PriceList, chat: ChatRules, images: ImageRules, *, chat_path: str, image_path: str
-) -> tuple[Endpoint, ...]:
+def endpoints(chat: ChatRules, images: ImageRules, *, chat_path: str, image_path: str) -> tuple[Endpoint, ...]:
     """MiniToolAI's billed endpoints; `…_path` are the upstream's."""
     return (
         Endpoint(
             path=CHAT,
             upstream_path=chat_path,
             kind="chat",
-            inspect=lambda fields: inspect_chat(fields, chat, prices),
+            inspect=lambda fields, prices: inspect_chat(fields, chat, prices),
             new_meter=ChatMeter,
             streamed=True,
         ),
@@ -39,7 +36,7 @@ def endpoints(
             path=IMAGES,
             upstream_path=image_path,
             kind="image",
-            inspect=lambda fields: inspect_image(fields, images, prices),
+            inspect=lambda fields, prices: inspect_image(fields, images, prices),
             new_meter=ImageMeter,
             streamed=False,
             error_fields=IMAGE_ERROR_FIELDS,

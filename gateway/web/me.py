@@ -13,6 +13,7 @@ from gateway.billing.money import format_usd
 from gateway.billing.prices import PriceList
 from gateway.billing.principal import Principal
 from gateway.store.packed import ScopeState
+from gateway.store.prices import PriceBooks
 from gateway.store.scopes import Scopes
 from gateway.web.admin import scope_json
 from gateway.web.auth import SEE_ORGANISATION, Authenticator
@@ -24,7 +25,7 @@ from gateway.web.proxy import new_request_id
 class Me:
     """Handler of `GET /v1/me`."""
 
-    def __init__(self, auth: Authenticator, scopes: Scopes, prices: PriceList, calendar: Calendar) -> None:
+    def __init__(self, auth: Authenticator, scopes: Scopes, prices: PriceBooks, calendar: Calendar) -> None:
         self._auth = auth
         self._scopes = scopes
         self._prices = prices
@@ -34,7 +35,8 @@ class Me:
         return [Route("/v1/me", for_holder(self._auth, self._me), methods=["GET"])]
 
     async def _me(self, principal: Principal) -> Response:
-        now_ms = await self._scopes.now_ms()
+        books = await self._prices.read(principal.org)
+        now_ms, prices = books.now_ms, books.schedule.at(books.now_ms)
         spans = self._calendar.spans_at(now_ms)
         rows = [await self._scopes.get(principal.org, scope) for scope in principal.scopes()]
         key, key_state = rows[-1]
@@ -54,7 +56,7 @@ class Me:
             {
                 "key": {"id": key.id, "name": key.name, "team": principal.team, "user": principal.user},
                 "scopes": visible,
-                "models": allowed_models(self._prices, states),
+                "models": allowed_models(prices, states),
                 "usage": {
                     "today_usd": format_usd(key_state.balance("day", spans).spent_nano_usd),
                     "month_usd": format_usd(key_state.balance("month", spans).spent_nano_usd),
@@ -96,6 +98,6 @@ def limits_json(state: ScopeState, now_ms: int) -> dict[str, object]:
 
 
 def allowed_models(prices: PriceList, states: list[ScopeState]) -> list[str]:
-    """Models that have a price and that every scope above a key allows, in price list order."""
+    """Models that have a price and that every scope above a key allows."""
     lists = [set(state.models) for state in states if state.models is not None]
     return [model for model in prices.models() if all(model in allowed for allowed in lists)]

@@ -5,6 +5,7 @@ Read `Proxy._serve` first; everything below it is one of its steps.
 
 import secrets
 import time
+from dataclasses import dataclass
 
 from gateway.billing.errors import (
     Draining,
@@ -15,11 +16,21 @@ from gateway.billing.errors import (
     MethodNotAllowed,
 )
 from gateway.billing.money import format_usd, parse_usd
-from gateway.billing.prices import ModelPrice
+from gateway.billing.prices import ModelPrice, PriceList
 from gateway.billing.principal import Principal
 from gateway.billing.usage import Usage
 from gateway.call_log import CallRecord
-from gateway.store.admission import Admitted, Claim, Claimed, Decision, HoldRequest, OverBudget, RateLimited, Refused
+from gateway.store.admission import (
+    Admitted,
+    Claim,
+    Claimed,
+    Decision,
+    HoldRequest,
+    OverBudget,
+    RateLimited,
+    Refused,
+    StalePrice,
+)
 from gateway.store.answers import KeptAnswer
 from gateway.web.edge import answer_call, tell_standing
 from gateway.web.errors import allowance_headers, refusal
@@ -29,9 +40,18 @@ from gateway.web.repeats import claim_of, first_answer
 from gateway.web.services import Services
 from gateway.wire.call import Call, Endpoint
 from gateway.wire.charge import counted_bound, least_bound, so_far_unheard
-from gateway.wire.strictjson import decode
+from gateway.wire.strictjson import JSONObject, decode
 
 _MAX_COST = "x-gateway-max-cost-usd"
+
+
+@dataclass(frozen=True, slots=True)
+class PricedCall:
+    """A request that was inspected, its price, and the version of the list that has it."""
+
+    call: Call
+    price: ModelPrice
+    version: str
 
 
 class Proxy:
@@ -54,9 +74,8 @@ class Proxy:
         )
         record.principal = principal
         try:
-            call, price = await self._read(exchange)
-            record.kind, record.model = call.kind, call.model
-            hold = await self._hold(exchange, call, price, principal)
+            fields = await self._read(exchange)
+            priced, hold = await self._held(exchange, fields, principal, record)
         except GatewayError as error:
             if exchange.told is None and not isinstance(error, LedgerUnavailable):
                 # Refused before admission. A revoked or blocked key hears that first, whatever its request says.
@@ -67,7 +86,7 @@ class Proxy:
             await exchange.answer(hold.status, [*hold.headers, (b"idempotent-replayed", b"true")], hold.body)
             return
         record.hold_nano_usd = hold.amount_nano_usd
-        await Relay(self._endpoint, self._services, exchange, HeldCall(call, price, hold, record)).run()
+        await Relay(self._endpoint, self._services, exchange, HeldCall(priced.call, priced.price, hold, record)).run()
 
     def _refuse_at_the_door(self, exchange: Exchange) -> None:
         if exchange.method != "POST":
@@ -75,29 +94,48 @@ class Proxy:
         if self._services.draining:
             raise Draining("This gateway is shutting down; send the call again.", retry_after_s=1)
 
-    async def _read(self, exchange: Exchange) -> tuple[Call, ModelPrice]:
+    async def _read(self, exchange: Exchange) -> JSONObject:
         limits = self._services.limits
-        body = await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s)
-        call = self._endpoint.inspect(decode(body))
-        return call, self._services.prices.of(call.model, call.kind)
+        return decode(await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s))
+
+    async def _held(
+        self, exchange: Exchange, fields: JSONObject, principal: Principal, record: CallRecord
+    ) -> tuple[PricedCall, HoldRequest | KeptAnswer]:
+        """Price the call and hold what it can cost; once more where another price list is in force by now."""
+        prices = self._services.prices.latest(principal.org)
+        for _ in range(2):
+            priced = self._priced(fields, prices)
+            record.kind, record.model = priced.call.kind, priced.call.model
+            hold = await self._hold(exchange, priced, principal)
+            if not isinstance(hold, StalePrice):
+                return priced, hold
+            prices = await self._services.prices.turn_to(principal.org, hold.version)
+        raise LedgerUnavailable("Prices are changing at this moment; send the call again. Nothing was billed.")
+
+    def _priced(self, fields: JSONObject, prices: PriceList) -> PricedCall:
+        call = self._endpoint.inspect(fields, prices)
+        return PricedCall(call, prices.of(call.model, call.kind), prices.version)
 
     async def _hold(
-        self, exchange: Exchange, call: Call, price: ModelPrice, principal: Principal
-    ) -> HoldRequest | KeptAnswer:
+        self, exchange: Exchange, priced: PricedCall, principal: Principal
+    ) -> HoldRequest | KeptAnswer | StalePrice:
         """Hold what the call can cost by its bytes; where that does not fit, once more by its counted tokens.
 
         An earlier call's answer, where this one repeats it under its Idempotency-Key. Raises what the refusing scope
         says.
         """
+        call, price = priced.call, priced.price
         claim = claim_of(exchange.headers(b"idempotency-key"), principal, self._endpoint.path, call)
         bound = await self._bound_within_wish(exchange, call, price)
-        hold = self._hold_request(exchange.request_id, call, price, bound, principal, claim)
+        hold = _hold_request(exchange.request_id, priced, bound, principal, claim)
         decision = await self._admit(hold)
         if bound is call.bound and _a_count_may_fit(decision, call, price):
             counted = await self._services.count(counted_bound, call)
             if counted.prompt_tokens < call.bound.prompt_tokens:
-                hold = self._hold_request(exchange.request_id, call, price, counted, principal, claim)
+                hold = _hold_request(exchange.request_id, priced, counted, principal, claim)
                 decision = await self._admit(hold)
+        if isinstance(decision, StalePrice):
+            return decision
         exchange.told = allowance_headers(decision.allowance)
         if isinstance(decision, Claimed):
             return await first_answer(self._services.answers, principal.org, decision)
@@ -135,24 +173,6 @@ class Proxy:
         sees = of_organisation and await self._services.auth.sees_organisation(principal)
         return refusal(decision, sees_organisation=sees)
 
-    def _hold_request(
-        self, request_id: str, call: Call, price: ModelPrice, bound: Usage, principal: Principal, claim: Claim | None
-    ) -> HoldRequest:
-        amount_nano_usd = price.most_of(bound)
-        return HoldRequest(
-            hold_id=request_id,
-            request_id=request_id,
-            principal=principal,
-            kind=call.kind,
-            model=call.model,
-            amount_nano_usd=amount_nano_usd,
-            price_version=self._services.prices.version,
-            tokens=bound.prompt_tokens + bound.completion_tokens,
-            images=bound.units if call.kind == "image" else 0,
-            so_far=so_far_unheard(price, bound, amount_nano_usd),
-            claim=claim,
-        )
-
     async def _admit(self, hold: HoldRequest) -> Decision:
         try:
             return await self._services.ledger.admit(hold)
@@ -161,6 +181,26 @@ class Proxy:
                 # Its answer was lost, but the hold may stand: give it back by its id.
                 self._services.settlements.release(hold)
             raise
+
+
+def _hold_request(
+    request_id: str, priced: PricedCall, bound: Usage, principal: Principal, claim: Claim | None
+) -> HoldRequest:
+    call, price = priced.call, priced.price
+    amount_nano_usd = price.most_of(bound)
+    return HoldRequest(
+        hold_id=request_id,
+        request_id=request_id,
+        principal=principal,
+        kind=call.kind,
+        model=call.model,
+        amount_nano_usd=amount_nano_usd,
+        price_version=priced.version,
+        tokens=bound.prompt_tokens + bound.completion_tokens,
+        images=bound.units if call.kind == "image" else 0,
+        so_far=so_far_unheard(price, bound, amount_nano_usd),
+        claim=claim,
+    )
 
 
 def _a_count_may_fit(decision: Decision, call: Call, price: ModelPrice) -> bool:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from gateway.billing.prices import PriceList
 from gateway.billing.usage import Usage
 from gateway.metrics import Metrics
 from gateway.store.answers import Answers
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger
+from gateway.store.prices import PriceBooks
 from gateway.store.refusals import Refusals
 from gateway.upstream.leg import Headers, UpstreamLeg
 from gateway.web.auth import Authenticator
@@ -37,7 +37,7 @@ class CallLimits:
 @dataclass(slots=True)
 class Services:
     auth: Authenticator
-    prices: PriceList
+    prices: PriceBooks
     ledger: Ledger
     jobs: Jobs
     upstream: UpstreamLeg

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.billing.prices import PriceList
 from gateway.billing.usage import Usage
 from gateway.wire.strictjson import JSONObject
 
@@ -29,7 +30,7 @@ class Endpoint:
     path: str
     upstream_path: str
     kind: str
-    inspect: Callable[[JSONObject], "Call"]
+    inspect: Callable[[JSONObject, PriceList], "Call"]
     new_meter: Callable[["Call"], "Meter"]
     streamed: bool
     error_fields: Mapping[str, object] = field(default_factory=dict)

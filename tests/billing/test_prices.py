@@ -1,7 +1,8 @@
 """The price list: read exactly or not at all, and a bound that no bill passes."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.billing.budget import Calendar
 from gateway.billing.errors import ModelNotFound
-from gateway.billing.prices import ModelPrice, PriceList, PriceListError, price_list
+from gateway.billing.price_file import price_schedule
+from gateway.billing.prices import ModelPrice, PriceList, PriceListError
 from gateway.billing.usage import Usage
 
 tokens = st.integers(min_value=0, max_value=2_000_000)
 rates = st.integers(min_value=0, max_value=20_000_000)
+
+
+def price_list(listed: Mapping[str, Any]) -> PriceList:
+    """What a price file without dates says."""
+    return price_schedule(listed, Calendar(UTC)).at(0)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 import uvicorn
 
 from gateway.app import Gateway
-from gateway.billing.prices import PriceList, price_list
+from gateway.billing.budget import Calendar
+from gateway.billing.price_file import price_schedule
+from gateway.billing.price_schedule import PriceSchedule
 from gateway.settings import Settings
 from gateway.wire.call import Endpoint
 from gateway.wire.flat import FlatField, FlatMeter, FlatRules, inspect_flat
@@ -39,23 +42,23 @@ SPEECH_RULES = FlatRules(
 JINGLE_RULES = FlatRules(kind="jingle", fields={"mood": FlatField("string", required=True)}, model="jingle-1")
 
 
-def added_to(prices: Path) -> PriceList:
+def added_to(prices: Path) -> PriceSchedule:
     """The price list with the two prices that the invented endpoints need."""
     document = tomllib.loads(prices.read_text(encoding="utf-8"))
     document["units"] |= {
         "speech": {"usd": "0.000015", "models": ["voice-1"]},
         "jingle": {"usd": "0.0025", "models": ["jingle-1"]},
     }
-    return price_list(document)
+    return price_schedule(document, Calendar(UTC))
 
 
-def endpoint(path: str, rules: FlatRules, prices: PriceList) -> Endpoint:
+def endpoint(path: str, rules: FlatRules) -> Endpoint:
     """One row of the table."""
     return Endpoint(
         path=path,
         upstream_path=path,
         kind=rules.kind,
-        inspect=lambda fields: inspect_flat(fields, rules, prices),
+        inspect=lambda fields, prices: inspect_flat(fields, rules, prices),
         new_meter=FlatMeter,
         streamed=False,
     )
@@ -95,7 +98,7 @@ def talking(redis_url: str, repository: Path) -> Iterator[Talking]:
         upstream, seen = open_until_then.enter_context(running_upstream())
         prices = added_to(repository / "config" / "prices.toml")
         settings = Settings(upstream_api_key=UPSTREAM_KEY, upstream_base_url=upstream)
-        rows = (endpoint(SPEECH, SPEECH_RULES, prices), endpoint(JINGLE, JINGLE_RULES, prices))
+        rows = (endpoint(SPEECH, SPEECH_RULES), endpoint(JINGLE, JINGLE_RULES))
         gateway = Gateway(settings, prices, ADMIN_KEY, redis_url, extra_endpoints=rows)
         url = open_until_then.enter_context(serving(gateway))
         yield Talking(url, Admin(url), seen)

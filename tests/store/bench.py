@@ -135,8 +135,12 @@ class Bench:
         return self.ledger_of(ToldCalendar(UTC, 0, Spans(span, span, span)))
 
     def lay_out(self) -> None:
-        """Create the organisation, teams, users and keys of this module's docstring, none with a budget."""
+        """Create the organisation, teams, users and keys of this module's docstring, none with a budget.
+
+        The price list in force is called v1.
+        """
         self.put(ScopeSettings("organisation", self.org, timezone="UTC"))
+        self.run(self.redis.set(self.keys.price_lists, "9007199254740991 v1\n"))
         for team in (RED, BLUE):
             self.put(ScopeSettings("team", team.id))
         self.put(ScopeSettings("user", "an", team="red"))

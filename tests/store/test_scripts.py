@@ -13,6 +13,8 @@ from gateway.billing.adjustment import Adjustment
 from gateway.billing.audit import Difference
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import NOT_TOLD, violations
+from gateway.billing.price_schedule import DatedPrice, PriceSchedule
+from gateway.billing.prices import ModelPrice
 from gateway.billing.reconciliation import Figure
 from gateway.billing.scope import ScopeSettings
 from gateway.billing.upstream_account import AccountChange
@@ -24,6 +26,7 @@ from gateway.store.connection import open_redis
 from gateway.store.embedded import EmbeddedRedis
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
+from gateway.store.prices import PriceBooks
 from gateway.store.reconciliations import Reconciliations
 from gateway.store.scripts import SCRIPTS, Argument, RedisScripts, Reply, Script, TranslatedFaults, load
 from gateway.store.upstream_account import UpstreamAccounts
@@ -83,6 +86,8 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.run(books.repair(Difference("", "2026-11-21|m|chat|requests", 1, 1, sheet=sheet)))
     entries = bench.run(entries_of(Archiver(bench.redis, "walled")))
     bench.run(books.trim(bench.now_ms() + 1, Archive(entries=entries)))
+    listed = PriceSchedule([DatedPrice("m", "image", 0, ModelPrice("m", "image", unit_pico_usd=1))])
+    bench.run(PriceBooks(bench.redis, confined).seed("walled", listed))
     assert set(SCRIPTS) == confined.ran
     bench.run(confined.redis.aclose())
     bench.run(bench.redis.acl_deluser("confined"))

@@ -1,19 +1,21 @@
 -- admit: place one hold at every scope above a call, all or nothing. A refusal writes nothing but what a clock that was
 -- set back asks for.
 -- uses: scope hold
--- KEYS  1 hold  2 leases  3.. scopes, outermost first; the last of them is the key; behind them, where the call has an
---       Idempotency-Key, its claim
+-- KEYS  1 hold  2 leases  3 which price list is in force until when (put_prices.lua)  4.. scopes, outermost first; the last
+--       of them is the key; behind them, where the call has an Idempotency-Key, its claim
 -- ARGV  1 hold id  2 required (nano-USD)  3 model  4 lease (ms)  5 JSON about the hold
 --       6..11 start and end (ms) of day, week, month as the gateway sees them
 --       12 most tokens it can use  13 images it asks for
 --       14..17 what it is charged should its gateway never be heard of again: nano-USD, prompt tokens, completion tokens, units
 --       18 digest of the request, where it has an Idempotency-Key; else ""
+--       19 version of the price list that the call was priced by
 -- Returns {outcome, numbers, left}; left is what the tightest scope has: limit, remaining and reset (ms) of requests, the
 -- same of tokens, and money (nano-USD) below the organisation; -1 where nothing limits it. Outcomes and their numbers:
 --   "admitted" admitted_at deadline
 --   "resolved" how: this id's hold has ended already (1 captured, 2 released, 3 expired); nothing is placed
 --   "claimed": another call has this Idempotency-Key; a fourth element is its claim: hold id, newline, digest of its request
 --   "stale_window" now: the windows do not contain Redis's clock
+--   "stale_price" now: another price list is in force; a fourth element is its version, "" where there is none
 --   "unknown_scope" | "revoked" | "expired" | "blocked" | "model_not_allowed", scope
 --   "exceeds_limit" scope rate limit: more than a whole minute's worth; it could never be admitted
 --   "budget_exceeded" scope window limit spent held start; of window 5, prepaid, the limit is what was paid in
@@ -31,9 +33,17 @@ local wanted = {1, amount(ARGV[12]), amount(ARGV[13])}
 local now = now_ms()
 local starts = {0, amount(ARGV[6]), amount(ARGV[8]), amount(ARGV[10])}
 local claiming = ARGV[18] ~= ''
-local count = #KEYS - 2 - (claiming and 1 or 0)
+local count = #KEYS - 3 - (claiming and 1 or 0)
 local scopes = {}
 local set_back = {}                                 -- numbers of scopes with a bucket of a clock that ran ahead of this one
+
+-- The version of the price list that is in force: `lists` is a line each, until when (ms) and version, the earliest first.
+local function version_at(lists)
+  for ends, version in string.gmatch(lists or '', '(%d+) (%S+)\n') do
+    if now < tonumber(ends) then return version end
+  end
+  return ''
+end
 
 -- What the tightest scope has left of one rate.
 local function left_of(rate)
@@ -77,8 +87,8 @@ for window = 2, 4 do
 end
 
 for i = 1, count do
-  if not packed[i + 1] then return {'unknown_scope', {i}, {}} end
-  scopes[i] = read_scope(packed[i + 1])
+  if not packed[i + 2] then return {'unknown_scope', {i}, {}} end
+  scopes[i] = read_scope(packed[i + 2])
   if heed_clock(scopes[i], now) then set_back[#set_back + 1] = i end
 end
 
@@ -87,6 +97,8 @@ if packed[1] then
   if hold[STATE] ~= OPEN then return {'resolved', {hold[STATE]}, {}} end
   return answer('admitted', hold[ADMITTED_AT], hold[DEADLINE])
 end
+local version = version_at(packed[2])
+if version ~= ARGV[19] then return {'stale_price', {now}, {}, version} end
 
 -- A window never moves backwards: where a scope already counts a later one (Redis's clock was set back), all stay there.
 for window = 2, 4 do
@@ -112,7 +124,7 @@ for i = 1, count do
   local models = scopes[i].models
   if models ~= '' and not string.find(models, '\n' .. model .. '\n', 1, true) then return answer('model_not_allowed', i) end
 end
-local claim = claiming and packed[count + 2]
+local claim = claiming and packed[count + 3]
 if claim then
   local reply = answer('claimed')
   reply[4] = claim
@@ -162,7 +174,7 @@ for i = 1, count do
 end
 if later then
   -- Without this the same bucket would be found too far ahead again and again, and be empty until that time.
-  for _, i in ipairs(set_back) do redis.call('SET', KEYS[i + 2], write_scope(scopes[i])) end
+  for _, i in ipairs(set_back) do redis.call('SET', KEYS[i + 3], write_scope(scopes[i])) end
   later[#later + 1] = longest
   return answer(unpack(later))
 end
@@ -179,7 +191,7 @@ for i = 1, count do
   take(scope, IMAGES, wanted[IMAGES], now)
   scope[TOKENS_HELD] = scope[TOKENS_HELD] + wanted[TOKENS]
   scope[CALLS_OPEN] = scope[CALLS_OPEN] + 1
-  writes[#writes + 1] = KEYS[i + 2]
+  writes[#writes + 1] = KEYS[i + 3]
   writes[#writes + 1] = write_scope(scope)
 end
 local deadline = now + lease
