@@ -47,8 +47,12 @@ def gateway(stack: Stack) -> Process:
 
 @pytest.fixture(scope="module")
 def member(gateway: Process) -> str:
-    """A key with a user, budgets at three scopes, charges, an estimate and refusals; its team has a wicked name."""
+    """A key with a user, budgets at three scopes, charges, an estimate and refusals; its team has a wicked name, and
+    stands among more teams than an overview shows."""
     admin = Admin(gateway.url)
+    for number in range(51):
+        budgets = [{"window": "month", "limit_usd": "0.00"}] if number < 9 else []
+        admin.post("/teams", {"id": f"team-{number:02}", "budgets": budgets})
     admin.post("/teams", {"id": "red", "name": EVIL, "budgets": [{"window": "month", "limit_usd": "5.00"}]})
     admin.post("/users", {"id": "an", "team": "red", "budgets": [{"window": "week", "limit_usd": "0.50"}]})
     budgets = [{"window": "day", "limit_usd": "0.002"}]
@@ -83,6 +87,7 @@ def test_a_visit(context: BrowserContext, gateway: Process, member: str, languag
     page.locator("#key").fill(ADMIN_KEY if who == "administrator" else member)
     page.locator("#key").press("Enter")
     page.wait_for_url("**/dashboard")
+    assert page.locator("#nearly-full").count() == (1 if who == "administrator" else 0)
     assert page.locator("nav.places a").count() == (4 if who == "administrator" else 2)
     for place in page.locator("nav.places a").evaluate_all("links => links.map(link => link.href)"):
         page.goto(place)
