@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.billing.errors import LedgerUnavailable
@@ -68,37 +68,48 @@ class RunningCalls:
             del self._running[hold.hold_id]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set."""
+        """Until `stop` is set. Counting has turns of its own: it may take long (tiktoken alone loads for a second), and
+        no lease must run out meanwhile, least of all of calls that were admitted since it began."""
+        await asyncio.gather(self._again_and_again(stop, self._renew_all), self._again_and_again(stop, self._count_all))
+
+    async def _again_and_again(self, stop: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._interval_s)
             try:
-                await self.renew_all()
+                await work()
             except LedgerUnavailable:
                 pass  # logged where it was found; a reaper waits one lease after such an outage
             except Exception:  # one call that cannot be counted must not end the renewal of all others
                 log.exception("renewing leases failed")
 
-    async def renew_all(self) -> None:
-        """Renew once; calls that were admitted less than an interval ago are not due yet."""
+    async def _renew_all(self) -> None:
+        """Put every lease off, with what was told last."""
+        for org, due in self._due():
+            await self._tell(org, due)
+
+    async def _count_all(self) -> None:
+        """Count what every call has used by now, and tell it."""
+        for org, due in self._due():
+            outcomes: list[Outcome] = []
+            for running in due:
+                outcomes.append(running.meter.outcome())
+                await asyncio.sleep(0)  # to read what was streamed takes a moment each; other calls go first
+            await asyncio.to_thread(_count, due, outcomes)
+            await self._tell(org, [running for running in due if running.hold.hold_id in self._running])
+
+    def _due(self) -> list[tuple[str, list[RunningCall]]]:
+        """Running calls by organisation, as many as one command takes; not those admitted less than an interval ago."""
         due_s = time.monotonic() - self._interval_s
         due = [running for running in self._running.values() if running.admitted_at_s <= due_s]
         due.sort(key=lambda running: running.hold.principal.org)
+        batches: list[tuple[str, list[RunningCall]]] = []
         for org, of_org in itertools.groupby(due, key=lambda running: running.hold.principal.org):
             rest = list(of_org)
             while rest:
-                await self._renew(org, rest[:_RENEWED_AT_ONCE])
+                batches.append((org, rest[:_RENEWED_AT_ONCE]))
                 del rest[:_RENEWED_AT_ONCE]
-
-    async def _renew(self, org: str, due: Sequence[RunningCall]) -> None:
-        """Twice: at once by what was told last, for a lease must not run out while tokens are counted; then anew."""
-        await self._tell(org, due)
-        outcomes: list[Outcome] = []
-        for running in due:
-            outcomes.append(running.meter.outcome())
-            await asyncio.sleep(0)  # to read what was streamed takes a moment each; other calls go first
-        await asyncio.to_thread(_count_all, due, outcomes)
-        await self._tell(org, [running for running in due if running.hold.hold_id in self._running])
+        return batches
 
     async def _tell(self, org: str, due: Sequence[RunningCall]) -> None:
         ended = await self._leases.renew(org, [(running.hold.hold_id, running.told) for running in due])
@@ -109,7 +120,7 @@ class RunningCalls:
                 )
 
 
-def _count_all(due: Sequence[RunningCall], outcomes: Sequence[Outcome]) -> None:
+def _count(due: Sequence[RunningCall], outcomes: Sequence[Outcome]) -> None:
     for running, outcome in zip(due, outcomes, strict=True):
         running.count(outcome)
 
