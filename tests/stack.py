@@ -135,12 +135,15 @@ class Stack:
         self.emulator_url = emulator
         self._processes = processes
 
-    def gateway(self, **settings: str) -> Process:
-        """Start a gateway; settings as environment variables without their prefix, in lower case."""
+    def gateway(self, redis_url: str | None = None, **settings: str) -> Process:
+        """Start a gateway; settings as environment variables without their prefix, in lower case.
+
+        `redis_url`: another way to the same Redis, such as a proxy; "" where the gateway is to run one itself.
+        """
         env = {
             "MINITOOLAI_API_KEY": UPSTREAM_KEY,
             "MINITOOLAI_BASE_URL": self.emulator_url,
-            "REDIS_URL": self.redis_url,
+            "REDIS_URL": self.redis_url if redis_url is None else redis_url,
             "GATEWAY_ADMIN_KEY": ADMIN_KEY,
             "GATEWAY_PORT": "0",
             "GATEWAY_DATA_DIR": str(self.data_dir),
