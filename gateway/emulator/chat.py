@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 
 from gateway.emulator.account import Account
 from gateway.emulator.answers import Answer, Event, compose, compose_cached
@@ -70,6 +71,10 @@ async def _serve(account: Account, exchange: Exchange, answer: Answer, faults: F
 
 async def _answer(request: ChatRequest, faults: Faults, body_bytes: int) -> Answer:
     length_tokens, line_separators = faults.integer("tokens"), "u2028" in faults
+    past_max_tokens = faults.integer("past_max")
+    if past_max_tokens is not None:
+        length_tokens = request.max_completion_tokens + past_max_tokens
+        request = replace(request, max_completion_tokens=length_tokens)
     if body_bytes <= SMALL_BODY_BYTES:
         return compose_cached(request, length_tokens, line_separators)
     # Counting a long prompt takes a while, and other answers must go on meanwhile.

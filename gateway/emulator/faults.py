@@ -96,6 +96,7 @@ FAULTS: dict[str, tuple[Read | None, str]] = {
     "comment": (None, "an SSE comment line before each event"),
     "big_event": (_count, "big_event=BYTES: an event padded by that many bytes in the middle"),
     "tokens": (_positive, "tokens=N: the answer is N tokens long, within max_completion_tokens"),
+    "past_max": (_positive, "past_max=N: the answer goes on N tokens past max_completion_tokens, and is billed so"),
     "endless": (None, "the content repeats and never stops"),
     # how the bytes go out
     "one_byte": (None, "writes of one byte"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import redis
 
 from tests.deploy.tools import DEPLOY, compose_project, make_secrets, program, start_books
 from tests.e2e.waiting import until
@@ -18,6 +19,11 @@ from tests.stack import UPSTREAM_KEY, Admin, Process, chat
 
 RANGE_S = 8
 """What every range of a rule is shortened to, so that what fired also clears."""
+SLOW_S = 2
+"""How late a first byte is that alerts here, in place of half a minute."""
+FIRST_BYTE_LATE = f"(gateway_time_to_first_byte_seconds_bucket[10m]))) > {SLOW_S / 2}"
+LEASE_S = 3
+"""How soon the holds of a killed gateway are found."""
 _STOP_S = 30
 
 
@@ -27,6 +33,7 @@ class Watched:
 
     books: subprocess.Popen[bytes]
     gateways: list[Process]
+    emulator: httpx.Client
     admin: Admin
     prometheus: httpx.Client
     alertmanager: httpx.Client
@@ -46,11 +53,16 @@ class Watched:
 
     def fires(self, alert: str, **labels: str) -> None:
         """Wait until an alert fires."""
-        until(lambda: self._firing(alert, labels), timeout_s=40)
+        until(lambda: self.firing(alert, **labels), timeout_s=40)
 
     def clears(self, alert: str, **labels: str) -> None:
         """Wait until it fires no more."""
-        until(lambda: not self._firing(alert, labels), timeout_s=40)
+        until(lambda: not self.firing(alert, **labels), timeout_s=40)
+
+    def redis(self) -> redis.Redis:
+        """What the gateways keep their books in."""
+        password = Path(self.environ["GATEWAY_REDIS_PASSWORD_FILE"]).read_text().strip()
+        return redis.Redis.from_url(self.environ["REDIS_URL"], password=password)
 
     def start_gateway(self, number: int) -> Process:
         """One more gateway on the port of that number; its predecessor has ended."""
@@ -58,7 +70,8 @@ class Watched:
         assert process.url
         return process
 
-    def _firing(self, alert: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    def firing(self, alert: str, **labels: str) -> list[dict[str, Any]]:
+        """The series of an alert that fires."""
         wanted = "".join(f',{name}="{value}"' for name, value in labels.items())
         return self.query(f'ALERTS{{alertname="{alert}",alertstate="firing"{wanted}}}')
 
@@ -78,6 +91,7 @@ def watched(folder: Path) -> Iterator[Watched]:
         all_of_it = Watched(
             books=books,
             gateways=[],
+            emulator=ends.enter_context(httpx.Client(base_url=emulator.url, timeout=30)),
             admin=ends.enter_context(contextlib.closing(_Admin(f"http://127.0.0.1:{ports[0]}", secrets))),
             prometheus=ends.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{ports[2]}", timeout=30)),
             alertmanager=ends.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{ports[3]}", timeout=30)),
@@ -102,6 +116,7 @@ def gateway_environ(secrets: Path, folder: Path, emulator: str) -> dict[str, str
         "GATEWAY_DATA_DIR": str(folder / "data"),
         "GATEWAY_WORKERS": "2",
         "GATEWAY_REDIS_TIMEOUT_S": "0.3",
+        "GATEWAY_LEASE_S": str(LEASE_S),
     }
 
 
@@ -146,7 +161,8 @@ def prometheus_config(secrets: Path, ports: list[int]) -> str:
 
 
 def shortened(rules: str) -> str:
-    """The same rules with short ranges, and waiting no more than a second."""
+    """The same rules with short ranges, waiting no more than a second, and with a shorter patience for a first byte."""
+    rules = replaced(rules, {"(gateway_time_to_first_byte_seconds_bucket[10m]))) > 30": FIRST_BYTE_LATE})
     return re.sub(r"for: \w+", "for: 1s", re.sub(r"\[\d+[mh]\]", f"[{RANGE_S}s]", rules))
 
 

@@ -253,6 +253,15 @@ def test_delays_and_gaps_change_no_byte(emulator: Emulator) -> None:
     assert emulator.chat("tokens=3").content == emulator.chat("delay=0.01;gap=0.01;tokens=3").content
 
 
+def test_an_answer_that_ignores_its_maximum_is_billed_whole(emulator: Emulator) -> None:
+    """What a gateway held for it is then too little: claimed and generated are the same, and above the maximum."""
+    emulator.client.post(
+        "/api/chat-completions/", json=chat_body(max_completion_tokens=3), headers={"x-emulator-fault": "past_max=4"}
+    )
+    line = emulator.line()
+    assert 7 == line["claimed"]["completion_tokens"] == line["generated"]["completion_tokens"]
+
+
 @pytest.mark.parametrize("fault", ["endless", "gap=30", "withhold_after=3"])
 def test_a_client_that_leaves_stops_generation(emulator: Emulator, emulator_url: str, fault: str) -> None:
     """Generated counts only what was produced until then, and the line says who left."""
