@@ -11,7 +11,7 @@ import csv
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,7 @@ from gateway.store.bookkeeping import Bookkeeping, NotTrimmed
 from gateway.store.connection import UnfitRedis, check_fit, open_redis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError
 from gateway.store.ledger import Ledger
+from gateway.store.prices import PriceBooks
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.scripts import RedisScripts
@@ -48,12 +49,14 @@ class Office:
     audit: Audit
     archiver: Archiver
     bookkeeping: Bookkeeping
+    prices: PriceBooks
 
 
 def add_book_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """The actions of `gateway ledger` that work on the books themselves."""
     verifying = actions.add_parser("verify", help="compute all balances again from the entries; exit 1 on a difference")
     verifying.add_argument("--repair", action="store_true", help="correct each difference, with an entry about it")
+    verifying.add_argument("--reprice", action="store_true", help="also every charge, from its tokens and price list")
     verifying.set_defaults(run=verify)
     exporting = actions.add_parser("export", help="write all entries to a file, or to standard output")
     exporting.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a new file; else standard output")
@@ -77,6 +80,8 @@ def add_book_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParse
 def verify(arguments: argparse.Namespace) -> int:
     async def work(office: Office) -> tuple[Findings, list[Difference]]:
         findings = await office.audit.run()
+        if arguments.reprice:
+            await office.audit.reprice(office.prices, findings)
         left = findings.differences
         if arguments.repair:
             left = [each for each in left if not await office.bookkeeping.repair(each)]
@@ -87,7 +92,7 @@ def verify(arguments: argparse.Namespace) -> int:
         print_json(_findings_json(findings, repaired=len(findings.differences) - len(left)))
     else:
         _print_findings(findings, repaired=len(findings.differences) - len(left))
-    return 1 if left or findings.busy else 0
+    return 1 if left or findings.busy or findings.mispriced else 0
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -197,6 +202,10 @@ def _print_findings(findings: Findings, *, repaired: int) -> None:
             print(f"  its newest entries: {', '.join(each.entries)}")
     if repaired:
         print(f"{repaired} repaired, each with an entry of type adjustment and flag repair.")
+    for wrong in findings.mispriced:
+        price = "has no price" if wrong.priced_nano_usd is None else f"costs {wrong.priced_nano_usd}"
+        charged = f"{wrong.charged_nano_usd} nano-USD were charged"
+        print(f"entry {wrong.entry_id}: {charged}; by its tokens and prices it {price}")
     if findings.busy:
         print(f"What {findings.busy} scopes hold could not be checked: calls never stood still long enough. Try again.")
     if findings.quarantined:
@@ -216,6 +225,7 @@ def _findings_json(findings: Findings, *, repaired: int) -> dict[str, object]:
         "quarantined": findings.quarantined,
         "unchecked_scopes": findings.busy,
         "repaired": repaired,
+        "mispriced": [asdict(each) for each in findings.mispriced],
         "differences": [
             {
                 "place": each.place,
@@ -254,6 +264,7 @@ async def _worked(settings: Settings, url: str, work: Callable[[Office], Awaitab
             Audit(redis, ledger, reports, calendar, DEFAULT_ORG),
             Archiver(redis, DEFAULT_ORG),
             Bookkeeping(redis, scripts, reports, DEFAULT_ORG),
+            PriceBooks(redis, scripts),
         )
         return await work(office)
     finally:

@@ -1,7 +1,8 @@
 """The books in a file: everything that is needed to check them elsewhere, or to build them again in an empty Redis.
 
-Lines of JSON: a head; every scope's settings; every sub-key's digest; every entry with all its fields; and a foot with
-the number of entries and the SHA-256 of all lines before it. A file without its foot was cut short and is refused.
+Lines of JSON: a head; every scope's settings; every sub-key's digest; price lists, and what people entered beside the
+ledger; every entry with all its fields; and a foot with the number of entries and the SHA-256 of all lines before it. A
+file without its foot was cut short and is refused.
 """
 
 import hashlib
@@ -45,12 +46,19 @@ class RawEntry:
 
 @dataclass(slots=True)
 class Archive:
-    """A whole archive, read and checked. `scopes` and `digests` are the raw JSON of each."""
+    """A whole archive, read and checked. `scopes` and `digests` are the raw JSON of each.
+
+    `strings`, `rows` and `fields` are what else is kept as it is, by the names of its keys in the organisation:
+    strings, entries of streams, and fields of hashes.
+    """
 
     org: str = ""
     scopes: list[tuple[Scope, str]] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
     entries: list[RawEntry] = field(default_factory=list)
+    strings: dict[str, str] = field(default_factory=dict)
+    rows: list[tuple[str, RawEntry]] = field(default_factory=list)
+    fields: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 class Archiver:
@@ -73,11 +81,15 @@ class Archiver:
         yield json.dumps(foot, separators=(",", ":")).encode() + b"\n"
 
     async def entries(self) -> AsyncIterator[RawEntry]:
-        """Every entry of the stream, oldest first."""
+        """Every entry of the ledger, oldest first."""
+        async for raw in self._stream(self._keys.ledger):
+            yield raw
+
+    async def _stream(self, name: str) -> AsyncIterator[RawEntry]:
         start = "-"
         while True:
             with TranslatedFaults():
-                rows = cast(list[tuple[bytes, Fields]], await self._redis.xrange(self._keys.ledger, start, count=_PAGE))
+                rows = cast(list[tuple[bytes, Fields]], await self._redis.xrange(name, start, count=_PAGE))
             for entry_id, fields in rows:
                 yield RawEntry(entry_id.decode(), {name.decode(): value.decode() for name, value in fields.items()})
             if len(rows) < _PAGE:
@@ -101,8 +113,28 @@ class Archiver:
                 owner = cast(bytes | None, await self._redis.get(key))
             if owner is not None:
                 yield {"digest": key.decode().removeprefix(prefix), "owner": owner.decode()}
+        async for record in self._beside():
+            yield record
         async for raw in self.entries():
             yield {"entry": raw.id, "fields": raw.fields}
+
+    async def _beside(self) -> AsyncIterator[dict[str, object]]:
+        """Price lists and the schedule; what people entered; charges in quarantine."""
+        keys = self._keys
+        lists = self._redis.scan_iter(match=f"{keys.prices('')}*", count=_PAGE)
+        names = [keys.price_lists, *[name.decode() async for name in lists]]
+        for name in names:
+            with TranslatedFaults():
+                value = cast(bytes | None, await self._redis.get(name))
+            if value is not None:
+                yield {"string": keys.short(name), "value": value.decode()}
+        for name in (keys.price_schedule, keys.upstream_account, keys.reconciliations):
+            async for raw in self._stream(name):
+                yield {"stream": keys.short(name), "id": raw.id, "fields": raw.fields}
+        with TranslatedFaults():
+            quarantined = cast(dict[bytes, bytes], await self._redis.hgetall(keys.quarantine))
+        for hold_id, charge in quarantined.items():
+            yield {"hash": keys.short(keys.quarantine), "field": hold_id.decode(), "value": charge.decode()}
 
 
 def read_archive(path: Path) -> Archive:
@@ -146,6 +178,12 @@ def _add(archive: Archive, record: dict[str, Any], path: Path, number: int) -> N
         archive.digests[record["digest"]] = record["owner"]
     elif "entry" in record:
         archive.entries.append(RawEntry(record["entry"], record["fields"]))
+    elif "string" in record:
+        archive.strings[record["string"]] = record["value"]
+    elif "stream" in record:
+        archive.rows.append((record["stream"], RawEntry(record["id"], record["fields"])))
+    elif "hash" in record:
+        archive.fields.append((record["hash"], record["field"], record["value"]))
     else:
         raise UnfitArchive(f"{path}, line {number}, is nothing an archive has")
 

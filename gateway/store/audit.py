@@ -24,11 +24,13 @@ from gateway.billing.audit import (
 from gateway.billing.budget import Calendar
 from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.principal import Scope, ScopeKind
+from gateway.billing.repricing import Mispriced, repriced
 from gateway.store.audit_cells import CellAudit
 from gateway.store.carried import accounts_carried
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState, unpack_scope
+from gateway.store.prices import PriceBooks
 from gateway.store.records import open_hold_of
 from gateway.store.reports import Reports
 from gateway.store.scripts import TranslatedFaults
@@ -50,6 +52,8 @@ class Findings:
     quarantined: int = 0
     differences: list[Difference] = field(default_factory=list)
     busy: int = 0
+    mispriced: list[Mispriced] = field(default_factory=list)
+    """Entries whose charge is not what their tokens cost; found only where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,14 @@ class Audit:
         cells = CellAudit(self._redis, self._ledger, self._reports, self._calendar, self._org)
         findings.differences += [each async for each in cells.differences(int(seconds) * 1000)]
         return findings
+
+    async def reprice(self, prices: PriceBooks, findings: Findings) -> None:
+        """Compute every charge again, from its tokens and the price list of its version. Raises LedgerUnavailable."""
+        async for entry in self._entries(None):
+            listed = await prices.list_of(self._org, entry.price_version) if entry.price_version else None
+            wrong = repriced(entry, listed)
+            if wrong is not None:
+                findings.mispriced.append(wrong)
 
     async def lots(self) -> AsyncIterator[Lot]:
         """Every scope, the organisation first."""

@@ -139,12 +139,21 @@ class Bookkeeping:
         with TranslatedFaults():
             for digest, owner in newest.digests.items():
                 await self._redis.set(self._keys.digest(digest), owner)
+            await self._write_beside(newest)
             for raw in entries:
                 await self._write(raw)
             for scope, account in accounts.items():
                 await self._set_balances(scope, account)
         await self._reports.catch_up(self._org)
         return len(entries)
+
+    async def _write_beside(self, archive: Archive) -> None:
+        for name, value in archive.strings.items():
+            await self._redis.set(self._keys.whole(name), value)
+        for name, raw in archive.rows:
+            await self._redis.xadd(self._keys.whole(name), cast(dict[Any, Any], raw.fields), id=raw.id)
+        for name, field, value in archive.fields:
+            await self._redis.hset(self._keys.whole(name), field, value)
 
     async def _write(self, raw: RawEntry) -> None:
         fields = cast(dict[Any, Any], raw.fields)

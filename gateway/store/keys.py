@@ -44,6 +44,14 @@ class Keys:
         self.price_schedule = self._prefix + "price-schedule"
         self.price_lists = self._prefix + "price-lists"
 
+    def short(self, name: str) -> str:
+        """A key's name within its organisation, as archives have it."""
+        return name.removeprefix(self._prefix)
+
+    def whole(self, short: str) -> str:
+        """The key of such a name."""
+        return self._prefix + short
+
     def settings(self, scope: Scope) -> str:
         """JSON of a scope as the control plane takes and gives it."""
         return f"{self._prefix}settings:{scope.kind}:{scope.id}"

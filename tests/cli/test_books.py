@@ -51,6 +51,23 @@ def test_verify_says_that_all_is_well(books: Books) -> None:
     assert done.stdout.endswith("no differences.\n")
 
 
+def test_every_charge_is_what_its_tokens_cost(books: Books) -> None:
+    """By the price list each names; a charge that was changed together with its balances shows in this alone."""
+    assert 0 == books.run("verify", "--reprice").returncode
+    with redis.Redis.from_url(books.stack.redis_url) as client:
+        ((entry_id, fields),) = client.xrevrange("gw:{default}:ledger", count=1)
+        charged = int(fields[b"cost"])
+        client.xdel("gw:{default}:ledger", entry_id)
+        forged = client.xadd("gw:{default}:ledger", {**fields, b"cost": str(charged + 5)})
+    found = json.loads(books.run("verify", "--reprice", "--json").stdout)
+    assert [{"entry_id": forged.decode(), "charged_nano_usd": charged + 5, "priced_nano_usd": charged}] == found[
+        "mispriced"
+    ]
+    listed = books.run("verify", "--reprice")
+    assert 1 == listed.returncode
+    assert f"{charged + 5} nano-USD were charged; by its tokens and prices it costs {charged}" in listed.stdout
+
+
 def test_verify_lists_a_difference_and_repairs_it(books: Books) -> None:
     """Exit code 1 while there is one; the repair is an entry, and the next run finds nothing."""
     with redis.Redis.from_url(books.stack.redis_url) as client:
@@ -84,6 +101,7 @@ def test_books_move_to_another_redis(books: Books, tmp_path: Path) -> None:
             gateway = stack.gateway()
             assert before == Admin(gateway.url).get("/keys/desk")
             assert 200 == send(gateway.url, CHAT, chat("Hello again"), books.key).status
+            assert 0 == books.run("verify", "--reprice", redis_url=server.url).returncode
     finally:
         server.stop()
 
