@@ -27,10 +27,13 @@ from gateway.billing.scope import ScopeSettings
 from gateway.billing.usage import Usage
 from gateway.store.adjustments import Adjustments
 from gateway.store.admission import Decision, HoldRequest
+from gateway.store.audit import Audit
+from gateway.store.cells import read_cells
 from gateway.store.connection import open_redis
 from gateway.store.credits import Credits
 from gateway.store.jobs import KEEP_MS, Job, Jobs
 from gateway.store.keys import Keys
+from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState, unpack_scope
 from gateway.store.periods import counts_at_ms, period_of
@@ -102,6 +105,8 @@ class Bench:
         self.adjustments = Adjustments(self.scripts, calendar)
         self.ledger = self.ledger_of(self.calendar)
         self.reports = Reports(self.redis, self.scripts, self.ledger, self.calendar)
+        self.leases = Leases(self.redis, self.scripts, self.ledger, lease_s=30)
+        self.audit = Audit(self.redis, self.ledger, self.reports, calendar, org)
         self._numbers = itertools.count(1)
 
     def run(self, work: Awaitable[T]) -> T:
@@ -255,6 +260,10 @@ class Bench:
     def state(self, scope: Scope) -> ScopeState:
         return self.run(self.scopes.get(self.org, scope))[1]
 
+    def states(self, scopes: Sequence[Scope]) -> list[ScopeState]:
+        packed = self.run(self.redis.mget([self.keys.state(scope) for scope in scopes]))
+        return [unpack_scope(cast(bytes, value)) for value in packed]
+
     def spent_and_held(self, scope: Scope, window: Window = "total") -> tuple[int, int]:
         balance = self.state(scope).balance(window, self.calendar.spans_at(self.now_ms()))
         return balance.spent_nano_usd, balance.held_nano_usd
@@ -295,10 +304,14 @@ class Bench:
     async def _reported(self, entries: Sequence[Entry]) -> dict[Scope, int]:
         days = sorted({period_of(self.calendar, counts_at_ms(self.calendar, entry), "day") for entry in entries})
         reported: dict[Scope, int] = defaultdict(int)
-        for kind, axis in AXIS_OF.items():
-            async for cell in self.reports.cells(self.org, axis, "day", days):
+
+        async def read(kind: ScopeKind, axis: str) -> None:
+            async for cell in read_cells(self.redis, self.keys, axis, "day", days, None):
                 if cell.id:
                     reported[Scope(kind, cell.id)] += cell.measures.cost_nano_usd
+
+        await self.reports.catch_up(self.org)
+        await asyncio.gather(*(read(kind, axis) for kind, axis in AXIS_OF.items()))
         return reported
 
 

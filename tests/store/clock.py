@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from redis.asyncio import Redis
 
@@ -59,11 +59,20 @@ class ClockedBench(Bench):
 
 
 @contextlib.contextmanager
-def open_clocked_bench(url: str, calendar: Calendar, at_ms: int) -> Iterator[ClockedBench]:
-    """A laid-out bench on an empty server, whose clock stands at an instant."""
+def open_clocked_benches(url: str, calendars: Mapping[str, Calendar]) -> Iterator[dict[str, ClockedBench]]:
+    """A bench for each organisation, on one server with one clock; nothing is laid out yet."""
     with asyncio.Runner() as runner:
-        bench = ClockedBench(url, runner, ORG, calendar)
+        benches = {org: ClockedBench(url, runner, org, calendar) for org, calendar in calendars.items()}
+        yield benches
+        for bench in benches.values():
+            bench.run(bench.redis.aclose())
+
+
+@contextlib.contextmanager
+def open_clocked_bench(url: str, calendar: Calendar, at_ms: int) -> Iterator[ClockedBench]:
+    """One that is laid out, on an empty server whose clock stands at an instant."""
+    with open_clocked_benches(url, {ORG: calendar}) as benches:
+        bench = benches[ORG]
         bench.set_clock(at_ms)
         bench.lay_out()
         yield bench
-        bench.run(bench.redis.aclose())
