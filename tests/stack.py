@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -178,3 +179,11 @@ def chat(text: str = "Hello", model: str = "gpt-4o-mini", **fields: Any) -> dict
 
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
+
+
+def listens(url: str) -> bool:
+    """Whether somebody accepts connections there."""
+    host, port = url.removeprefix("http://").split(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
+        return True
+    return False

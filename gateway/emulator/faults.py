@@ -81,6 +81,7 @@ FAULTS: dict[str, tuple[Read | None, str]] = {
     # usage
     "no_usage": (None, "no usage chunk"),
     "usage_twice": (None, "two usage chunks: first a smaller one, then the right one"),
+    "usage_more": (_count, "usage_more=N: usage claims N completion tokens more than there are"),
     "usage_zero": (None, "usage claims 0 tokens"),
     "usage_negative": (None, "usage claims negative tokens"),
     "usage_huge": (None, "usage claims 10^18 tokens"),

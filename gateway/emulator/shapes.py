@@ -60,7 +60,8 @@ def _claims(answer: Answer, faults: Faults) -> list[Usage]:
     for name, claim in CLAIMS.items():
         if name in faults:
             return claim(answer.prompt_tokens, answer.completion_tokens)
-    return [usage_of(answer.prompt_tokens, answer.completion_tokens)]
+    more = faults.integer("usage_more") or 0
+    return [usage_of(answer.prompt_tokens, answer.completion_tokens + more)]
 
 
 def _status(faults: Faults, authorization: str) -> Reply:

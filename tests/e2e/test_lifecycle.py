@@ -1,10 +1,8 @@
 """Stops and kills: what a stream, a hold and the books look like after each."""
 
-import contextlib
 import json
 import os
 import signal
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +12,7 @@ import redis
 
 from tests.e2e.client import CHAT, IMAGES, JOBS, Answer, send, stream
 from tests.e2e.waiting import until
-from tests.stack import ADMIN_KEY, UPSTREAM_KEY, Admin, Process, Stack, chat
+from tests.stack import ADMIN_KEY, UPSTREAM_KEY, Admin, Process, Stack, chat, listens
 
 
 class Embedded:
@@ -52,7 +50,7 @@ def test_sigterm_lets_a_stream_finish(stack: Stack) -> None:
     with stream(gateway.url, CHAT, body, key) as answer:
         answer.read_event()
         gateway.signal(signal.SIGTERM)
-        until(lambda: not accepts(gateway.url))
+        until(lambda: not listens(gateway.url))
         stack.emulator.post("/__release")
         answer.read_rest()
     assert expected == answer.received
@@ -158,7 +156,7 @@ def test_a_valkey_that_dies_while_the_gateway_drains_comes_back_for_the_last_bil
     with stream(gateway.url, CHAT, chat("The last one [[fault:withhold_after=1]]"), key) as answer:
         answer.read_event()
         gateway.signal(signal.SIGTERM)
-        until(lambda: not accepts(gateway.url))
+        until(lambda: not listens(gateway.url))
         killed = embedded.redis_pid()
         assert killed
         os.kill(killed, signal.SIGKILL)
@@ -255,14 +253,6 @@ def send_released(stack: Stack, url: str, body: object, key: str) -> bytes:
         stack.emulator.post("/__release")
         answer.read_rest()
     return answer.received
-
-
-def accepts(url: str) -> bool:
-    """Whether somebody listens there."""
-    host, port = url.removeprefix("http://").split(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
-        return True
-    return False
 
 
 def answered(gateway: Process, key: str) -> Answer | Literal[False]:

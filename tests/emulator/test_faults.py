@@ -87,6 +87,7 @@ def test_an_answer_can_be_replaced(emulator: Emulator, fault: str, status: int, 
     [
         ("no_usage", []),
         ("usage_twice", [(15, 5, 20), (15, 10, 25)]),
+        ("usage_more=7", [(15, 17, 32)]),
         ("usage_zero", [(0, 0, 0)]),
         ("usage_negative", [(-15, -10, -25)]),
         ("usage_huge", [(10**18, 10**18, 2 * 10**18)]),

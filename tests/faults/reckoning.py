@@ -34,9 +34,9 @@ class Reckoning:
     def lost(self) -> list[str]:
         """Calls that the upstream billed and nobody was charged for."""
         return [
-            f"{request_id}: {line['generated_nano_usd']} nano-USD were billed, nothing was booked"
-            for request_id, line in self.lines.items()
-            if line["generated_nano_usd"] and not self.charge_nano_usd(request_id)
+            f"{request_id}: {self.billed_nano_usd(request_id)} nano-USD were billed, nothing was booked"
+            for request_id in self.lines
+            if self.billed_nano_usd(request_id) and not self.charge_nano_usd(request_id)
         ]
 
     def doubled(self) -> list[str]:
@@ -51,10 +51,9 @@ class Reckoning:
     def wrong(self) -> Iterator[str]:
         """Charges that claim to be exact and are not what the upstream billed."""
         for request_id in self.entries.keys() - self.estimated():
-            line = self.lines.get(request_id)
-            billed = line["claimed_nano_usd"] if line else 0
-            if self.charge_nano_usd(request_id) != (billed or 0):
-                yield f"{request_id}: {self.charge_nano_usd(request_id)} nano-USD were booked, {billed} billed"
+            booked, billed = self.charge_nano_usd(request_id), self.billed_nano_usd(request_id)
+            if booked != billed:
+                yield f"{request_id}: {booked} nano-USD were booked, {billed} billed"
 
     def left_open(self) -> list[str]:
         """Holds that nobody has ended."""
@@ -74,6 +73,11 @@ class Reckoning:
 
     def charge_nano_usd(self, request_id: str) -> int:
         return sum(entry.cost_nano_usd for entry in self.entries.get(request_id, ()))
+
+    def billed_nano_usd(self, request_id: str) -> int:
+        """What the upstream claimed of a call; where it claimed nothing, what it generated."""
+        claimed = self.lines.get(request_id, {}).get("claimed_nano_usd")
+        return self.generated_nano_usd(request_id) if claimed is None else int(claimed)
 
     def generated_nano_usd(self, request_id: str) -> int:
         """What the upstream really did for a call, whatever it claimed."""
@@ -103,8 +107,14 @@ def wait_until_nothing_is_held(stack: Stack, lease_s: float) -> float:
 def wait_until_nothing_is_owed(admin: Admin, timeout_s: float = 10) -> float:
     """Wait until a gateway has posted every call it has ended; returns the seconds it took."""
     began_s = time.monotonic()
-    until(lambda: "\ngateway_settlements_owed 0.0\n" in admin.http.get("/metrics").text, timeout_s)
+    until(lambda: gauge(admin, "gateway_settlements_owed") == 0, timeout_s)
     return time.monotonic() - began_s
+
+
+def gauge(admin: Admin, name: str) -> float:
+    """A gauge without labels, as /metrics shows it now."""
+    (line,) = [line for line in admin.http.get("/metrics").text.splitlines() if line.startswith(f"{name} ")]
+    return float(line.removeprefix(name))
 
 
 def spooled_bytes(stack: Stack) -> int:
