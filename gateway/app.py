@@ -56,6 +56,7 @@ from gateway.web.http import answer_gateway_error, answer_http_error
 from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
 from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
+from gateway.web.prices import PriceDesk
 from gateway.web.proxy import Proxy
 from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
@@ -131,8 +132,8 @@ class Gateway:
         rules = _poll_rules(settings)
         desk = JobDesk(rules, self.services)
         self._poller = JobPoller(rules, self.services, desk, (DEFAULT_ORG,))
-        billed = (*_endpoints(settings), *extra_endpoints)
-        self._data_plane = _data_plane(billed, self.services, PollHandler(rules, self.services, desk))
+        self._billed = (*_endpoints(settings), *extra_endpoints)
+        self._data_plane = _data_plane(self._billed, self.services, PollHandler(rules, self.services, desk))
         reports = Reports(self._redis, scripts, ledger, calendar)
         self._projector = Projector(reports, (DEFAULT_ORG,))
         self._router = self._pages(settings, scripts, reports, calendar)
@@ -156,6 +157,7 @@ class Gateway:
             *Books(auth, ledger, reports, scopes, calendar).routes(),
             *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
+            *PriceDesk(auth, prices, calendar, tuple(endpoint.kind for endpoint in self._billed)).routes(),
             *AdjustmentDesk(auth, Adjustments(scripts, calendar), scopes).routes(),
             *QuarantineDesk(auth, Quarantine(self._redis)).routes(),
             *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),

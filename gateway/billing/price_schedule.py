@@ -33,7 +33,10 @@ class DatedPrice:
 
 @dataclass(frozen=True, slots=True)
 class PriceChange:
-    """A price that someone asks to enter, once for its `id`. `row` is it as written; None: the model is withdrawn."""
+    """A price that someone asks to enter, once for its `id`. `row` is it as written; None: the model is withdrawn.
+
+    `kind` "": the kind that the model has.
+    """
 
     id: str
     model: str
@@ -42,6 +45,17 @@ class PriceChange:
     row: Mapping[str, object] | None
     note: str = ""
     author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EnteredPrice:
+    """One entry of the schedule, entered at `at_ms` by `author`; `id` orders them."""
+
+    id: str
+    at_ms: int
+    dated: DatedPrice
+    note: str
+    author: str
 
 
 class PriceContradiction(ValueError):
@@ -77,6 +91,10 @@ class PriceSchedule:
             self.at(from_ms) for from_ms in sorted({dated.from_ms for dated in self.entered}) if from_ms >= first_ms
         ]
 
+    def next_change_ms(self, now_ms: int) -> int | None:
+        """When the next price begins; None where none is to come."""
+        return min((dated.from_ms for dated in self.entered if dated.from_ms > now_ms), default=None)
+
     def states(self, now_ms: int) -> list[PriceState]:
         """What each of `entered` is at an instant."""
         return [self._state(dated, now_ms) for dated in self.entered]
@@ -84,20 +102,24 @@ class PriceSchedule:
     def dated(self, change: PriceChange) -> DatedPrice:
         """The price that a change enters; sizes it does not name stay what they are by then.
 
-        Raises PriceListError: a wrong row, another kind than the model has, or one withdrawn that never was.
+        Raises PriceListError: a wrong row, another kind than the model has, none of a new one, or one withdrawn that
+        never was.
         """
         dates = self._by_model.get(change.model, {})
         known = next(iter(dates.values()), None)
-        if known and known.kind != change.kind:
-            raise PriceListError(f"{change.model} is priced as {known.kind}, not as {change.kind}", "kind")
+        kind = change.kind or (known.kind if known else "")
+        if known and known.kind != kind:
+            raise PriceListError(f"{change.model} is priced as {known.kind}, not as {kind}", "kind")
         if change.row is None:
             if known is None:
                 raise PriceListError(f"there is no model {change.model[:80]!r} with a price", "model")
-            return DatedPrice(change.model, change.kind, change.from_ms, None)
+            return DatedPrice(change.model, kind, change.from_ms, None)
+        if not kind:
+            raise PriceListError(f"{change.model[:80]!r} has no price yet; a new model's price says its kind", "kind")
         priced = {from_ms: dated for from_ms, dated in dates.items() if dated.price}
         before = _at(priced, change.from_ms)
-        price = read_price(change.model, change.kind, change.row, before=before.price if before else None)
-        return DatedPrice(change.model, change.kind, change.from_ms, price)
+        price = read_price(change.model, kind, change.row, before=before.price if before else None)
+        return DatedPrice(change.model, kind, change.from_ms, price)
 
     def lacks(self, listed: "PriceSchedule", now_ms: int) -> list[DatedPrice]:
         """What a price file adds. A model that was never priced may bring its past along; of any other only prices that

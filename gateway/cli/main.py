@@ -26,6 +26,7 @@ COMMANDS = {
     "users": Command("gateway.cli.users", "create, list, show, set, block and unblock users"),
     "keys": Command("gateway.cli.keys", "create, list, show, set, block, unblock and revoke sub-keys"),
     "credit": Command("gateway.cli.credit", "pay into a prepaid budget, or move credit between two"),
+    "prices": Command("gateway.cli.prices", "list prices and when they begin; set one from a day on"),
     "usage": Command("gateway.cli.usage", "report who spent what: a table, CSV or JSON"),
     "ledger": Command("gateway.cli.ledger", "list the ledger's entries; verify, correct and archive the books"),
     "reconcile": Command("gateway.cli.reconcile", "hold the ledger against what MiniToolAI billed"),

@@ -14,7 +14,7 @@ from typing import cast
 from redis.asyncio import Redis
 
 from gateway.billing.errors import LedgerUnavailable
-from gateway.billing.price_schedule import DatedPrice, PriceChange, PriceSchedule
+from gateway.billing.price_schedule import DatedPrice, EnteredPrice, PriceChange, PriceSchedule
 from gateway.billing.prices import ModelPrice, PriceList
 from gateway.store.keys import Keys
 from gateway.store.ledger import TOMBSTONE_MS
@@ -26,17 +26,6 @@ PRICE_FILE = "price file"
 _TRIES = 20
 _NEVER_MS = 2**53 - 1
 _Row = tuple[bytes, dict[bytes, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class EnteredPrice:
-    """One entry of the schedule; `id` orders them."""
-
-    id: str
-    at_ms: int
-    dated: DatedPrice
-    note: str
-    author: str
 
 
 @dataclass(frozen=True, slots=True)

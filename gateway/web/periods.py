@@ -33,15 +33,20 @@ class Periods:
         return _checked(self._border(first, "from", after=False), self._border(last, "to", after=True))
 
     def _border(self, text: str, param: str, *, after: bool) -> int:
-        if not _DATE.fullmatch(text):
-            return instant_ms(text, param)
-        try:
-            day = date.fromisoformat(text)
-        except ValueError:
-            raise InvalidRequest(f"{param} is a date that the calendar does not have.", param=param) from None
-        if not date(1971, 1, 1) <= day < date(9000, 1, 1):
-            raise InvalidRequest(f"{param} must be a date between the years 1971 and 9000.", param=param)
-        return self._calendar.midnight_ms(day + timedelta(days=1) if after else day)
+        return border_ms(text, param, self._calendar, after=after)
+
+
+def border_ms(text: str, param: str, calendar: Calendar, *, after: bool = False) -> int:
+    """The first instant of a date (`after`: of the day behind it), or the instant itself. Raises InvalidRequest."""
+    if not _DATE.fullmatch(text):
+        return instant_ms(text, param)
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(f"{param} is a date that the calendar does not have.", param=param) from None
+    if not date(1971, 1, 1) <= day < date(9000, 1, 1):
+        raise InvalidRequest(f"{param} must be a date between the years 1971 and 9000.", param=param)
+    return calendar.midnight_ms(day + timedelta(days=1) if after else day)
 
 
 def _checked(from_ms: int, to_ms: int) -> tuple[int, int]:

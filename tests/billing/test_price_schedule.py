@@ -84,6 +84,13 @@ def test_sizes_stay_what_they_are_and_rates_do_not() -> None:
     assert 7 == wider.price.context_tokens_max
 
 
+def test_a_change_without_a_kind_is_of_the_models_own() -> None:
+    """A model has one kind for good."""
+    assert image(20, NOON) == PriceSchedule([image(10)]).dated(
+        PriceChange("c", "realvision", "", NOON, {"usd": "0.00000002"})
+    )
+
+
 def test_a_model_that_comes_back_has_the_sizes_it_had() -> None:
     """They are looked for behind its withdrawal."""
     gone = DatedPrice("mini", "chat", NOON, None)
@@ -99,6 +106,7 @@ def test_a_model_that_comes_back_has_the_sizes_it_had() -> None:
     [
         (PriceChange("c", "realvision", "chat", NOON, {"usd": "1"}), "kind"),
         (PriceChange("c", "unknown", "image", NOON, None), "model"),
+        (PriceChange("c", "unknown", "", NOON, {"usd": "1"}), "kind"),
         (PriceChange("c", "a|b", "image", NOON, {"usd": "1"}), "model"),
         (PriceChange("c", "unknown", "chat", NOON, {"input_usd_per_million": "1"}), "context_tokens"),
         (PriceChange("c", "realvision", "image", NOON, {"usd": "1e3"}), "usd"),

@@ -7,10 +7,17 @@ from typing import cast
 import pytest
 
 from gateway.billing.errors import LedgerUnavailable
-from gateway.billing.price_schedule import ALWAYS_MS, DatedPrice, PriceChange, PriceContradiction, PriceSchedule
+from gateway.billing.price_schedule import (
+    ALWAYS_MS,
+    DatedPrice,
+    EnteredPrice,
+    PriceChange,
+    PriceContradiction,
+    PriceSchedule,
+)
 from gateway.billing.prices import ModelPrice, PriceList
 from gateway.store.admission import Admitted, HoldRequest, StalePrice
-from gateway.store.prices import EnteredPrice, NotPriced, PriceBooks
+from gateway.store.prices import NotPriced, PriceBooks
 from tests.store.bench import ORG, Bench
 
 HOUR_MS = 3_600_000
