@@ -7,12 +7,22 @@ import pytest
 import redis
 
 from gateway.store.embedded import EmbeddedRedis
+from tests.store.strict import OneNodeCluster
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--on-cluster",
+        action="store_true",
+        help="tests/store on a cluster of one node, where a script may touch only keys that it declares",
+    )
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+def valkey(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[EmbeddedRedis]:
     """A running Valkey, started the way the gateway starts its own."""
-    server = EmbeddedRedis(tmp_path_factory.mktemp("valkey"))
+    kind = OneNodeCluster if pytestconfig.getoption("on_cluster") else EmbeddedRedis
+    server = kind(tmp_path_factory.mktemp("valkey"))
     server.start()
     yield server
     server.stop()

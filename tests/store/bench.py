@@ -316,10 +316,12 @@ class Bench:
 
 
 @contextlib.contextmanager
-def open_bench(url: str, *orgs: str) -> Iterator[list[Bench]]:
+def open_bench(
+    url: str, *orgs: str, scripts_on: Callable[[Redis], ScriptRunner] = plain_scripts
+) -> Iterator[list[Bench]]:
     """A laid-out bench for each organisation, closed with the block."""
     with asyncio.Runner() as runner:
-        benches = [Bench(url, runner, org) for org in orgs or (ORG,)]
+        benches = [Bench(url, runner, org, scripts_on=scripts_on) for org in orgs or (ORG,)]
         for bench in benches:
             bench.lay_out()
         yield benches

@@ -2,10 +2,8 @@
 
 import os
 import signal
-from collections.abc import Sequence
 
 import pytest
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
@@ -28,28 +26,12 @@ from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
 from gateway.store.prices import PriceBooks
 from gateway.store.reconciliations import Reconciliations
-from gateway.store.scripts import SCRIPTS, Argument, RedisScripts, Reply, Script, TranslatedFaults, load
+from gateway.store.scripts import SCRIPTS, RedisScripts, Script, TranslatedFaults, load
 from gateway.store.upstream_account import UpstreamAccounts
 from tests.store.bench import DAY_MS, ORG, RED, Bench, capture
+from tests.store.strict import DeclaredKeysOnly, StrictScripts
 
 TEAM_RED = ScopeSettings("team", "red")
-
-
-class DeclaredKeysOnly:
-    """A `ScriptRunner` whose user may touch nothing but the keys that each run declares."""
-
-    def __init__(self, admin: Redis, url: str) -> None:
-        self._admin = admin
-        self.redis = Redis.from_url(url, username="confined", password="made-up")
-        self._scripts = RedisScripts(self.redis, 5)
-        self.ran: set[str] = set()
-
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
-        await self._admin.acl_setuser(
-            "confined", enabled=True, passwords="+made-up", categories=["+@all"], keys=list(keys), reset_keys=True
-        )
-        self.ran.add(script.name)
-        return await self._scripts.run(script, keys, args)
 
 
 async def entries_of(archiver: Archiver) -> list[RawEntry]:
@@ -57,8 +39,8 @@ async def entries_of(archiver: Archiver) -> list[RawEntry]:
 
 
 def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRedis) -> None:
-    """On Redis Cluster an undeclared key is refused; here the server's own access rules refuse it."""
-    confined = DeclaredKeysOnly(bench.redis, valkey.url)
+    """On Redis Cluster an undeclared key may lie in another slot; here the server's own access rules refuse it."""
+    confined = StrictScripts(bench.redis, valkey.url)
     for part in (bench.scopes, bench.jobs, bench.reports, bench.credits):
         part._scripts = confined
     bench.ledger._scripts = confined
