@@ -103,6 +103,16 @@ def test_the_whole_hold_is_charged_where_that_is_wanted(bench: Bench) -> None:
     assert (100, 0) == bench.spent_and_held(RED)
 
 
+def test_a_reaper_that_saw_an_older_deadline_ends_nothing(bench: Bench) -> None:
+    """The hold was renewed since, and lapsed again: what that reaper would charge was told before the renewal."""
+    request = begun(bench)
+    (seen_before,) = overdue(bench)
+    bench.run(leases(bench).renew(bench.org, [(request.hold_id, TOLD)]))
+    bench.lapse(request)
+    assert not bench.run(leases(bench).expire(seen_before))[0].changed
+    assert [TOLD.cost_nano_usd] == [posting.cost_nano_usd for posting in expire_all(bench)]
+
+
 def test_many_reapers_expire_a_hold_once(bench: Bench) -> None:
     """Every gateway runs one, and they all see the same holds."""
     for _ in range(20):
