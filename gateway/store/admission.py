@@ -92,12 +92,8 @@ class RateLimited:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The call's Idempotency-Key belongs to an earlier call, of this hold; `same` says whether that asked the same.
+    """The call's Idempotency-Key belongs to an earlier call, of this hold; `same` says whether that asked the same."""
 
-    `claim` is the name of its `Claim`.
-    """
-
-    claim: str
     hold_id: str
     same: bool
     allowance: Allowance = field(default=NOTHING_LIMITED, compare=False)
@@ -126,7 +122,7 @@ def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calenda
         raise LedgerUnavailable(f"hold {request.hold_id} has already ended; ask again with a new request")
     if outcome == "claimed" and request.claim is not None:
         hold_id, digest = cast(bytes, reply[3]).decode().split("\n")
-        return Claimed(request.claim.name, hold_id, digest == request.claim.request, allowance)
+        return Claimed(hold_id, digest == request.claim.request, allowance)
     scope = request.principal.scopes()[numbers[0] - 1]
     if outcome in ("rate_limited", "exceeds_limit"):
         retry_after_ms = numbers[3] if outcome == "rate_limited" else None

@@ -1,6 +1,7 @@
 """Answers kept for who asks again under the same Idempotency-Key: the one place where an answer is stored.
 
-An answer is found only under a digest of the asking key and its header, and is gone after a day.
+An answer is stored by the settlement of its call (`Ledger.settle`), in the same step, under its hold; the hold is found
+by a digest of the asking key and its header. It is gone after a day.
 """
 
 import json
@@ -12,8 +13,6 @@ from redis.asyncio import Redis
 from gateway.store.keys import Keys
 from gateway.store.packed import unpack_hold
 from gateway.store.scripts import TranslatedFaults
-
-KEPT_MS = 24 * 3600 * 1000
 
 _OPEN = 0
 
@@ -31,22 +30,21 @@ class Answers:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def keep(self, org: str, claim: str, answer: KeptAnswer) -> None:
-        """Raises LedgerUnavailable: it is not kept, or perhaps."""
-        head = [answer.status, [[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.headers]]
-        stored = json.dumps(head, separators=(",", ":")).encode() + b"\n" + answer.body
-        with TranslatedFaults():
-            await self._redis.set(Keys(org).answer(claim), stored, px=KEPT_MS)
-
-    async def find(self, org: str, claim: str, hold_id: str) -> tuple[KeptAnswer | None, bool]:
+    async def find(self, org: str, hold_id: str) -> tuple[KeptAnswer | None, bool]:
         """The answer, if there is one, and whether the call of this hold still runs. Raises LedgerUnavailable."""
         keys = Keys(org)
         with TranslatedFaults():
-            # In this order: an answer is kept before its hold ends, so one that is missing here was missing then.
-            packed = cast(bytes | None, await self._redis.get(keys.hold(hold_id)))
-            stored = cast(bytes | None, await self._redis.get(keys.answer(claim)))
+            packed, stored = cast(
+                list[bytes | None], await self._redis.mget([keys.hold(hold_id), keys.answer(hold_id)])
+            )
         running = packed is not None and unpack_hold(packed).state == _OPEN
         return (None if stored is None else _answer(stored)), running
+
+
+def stored_answer(answer: KeptAnswer) -> bytes:
+    """What `Answers.find` reads."""
+    head = [answer.status, [[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.headers]]
+    return json.dumps(head, separators=(",", ":")).encode() + b"\n" + answer.body
 
 
 def _answer(stored: bytes) -> KeptAnswer:

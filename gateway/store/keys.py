@@ -75,9 +75,9 @@ class Keys:
         """Which call has an Idempotency-Key, and what it asked."""
         return f"{self._prefix}claim:{name}"
 
-    def answer(self, name: str) -> str:
-        """What that call was answered."""
-        return f"{self._prefix}answer:{name}"
+    def answer(self, hold_id: str) -> str:
+        """What the call of a hold was answered, where it has an Idempotency-Key."""
+        return f"{self._prefix}answer:{hold_id}"
 
     def receipt(self, entered_id: str) -> str:
         """What became of a credit, transfer or other entry made by hand, under its id."""

@@ -22,6 +22,7 @@ from gateway.store.records import Fields, about_json, crossings_of, entry_json, 
 from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 
 TOMBSTONE_MS = 48 * 3600 * 1000
+ANSWER_KEPT_MS = 24 * 3600 * 1000
 _PAGE = 1000
 _PAGE_OF_ALL = 250  # decoded without a pause, and the calls on this loop wait meanwhile
 
@@ -65,11 +66,14 @@ class Ledger:
             now_ms = cast(list[int], reply[1])[0]
         raise LedgerUnavailable("Redis's clock jumps between calls; check its machine's time synchronisation.")
 
-    async def settle(self, request: HoldRequest, posting: Posting, passed_deadline_ms: int = 0) -> Settled:
+    async def settle(
+        self, request: HoldRequest, posting: Posting, passed_deadline_ms: int = 0, *, answer: bytes = b""
+    ) -> Settled:
         """End the hold and write its entry; where it had ended before, or is not known, nothing changes.
 
         A hold that has expired meanwhile is corrected, once, by the difference. An `expire` happens only where the
-        hold's deadline is still the one that has passed.
+        hold's deadline is still the one that has passed. `answer` is kept, in the same step, for who asks again under
+        the call's Idempotency-Key.
 
         Raises LedgerUnavailable: no answer; send it again.
         """
@@ -85,6 +89,8 @@ class Ledger:
                 posting.usage.prompt_tokens + posting.usage.completion_tokens if posting.type != "release" else 0,
                 "" if request.claim is None else 1,
                 passed_deadline_ms,
+                answer,
+                ANSWER_KEPT_MS,
             ],
         )
         match reply:
@@ -225,7 +231,7 @@ def states_of(keys: Keys, principal: Principal) -> list[str]:
 def _settle_keys(request: HoldRequest) -> list[str]:
     """The keys of `lua/settle.lua`."""
     keys = Keys(request.principal.org)
-    claim = () if request.claim is None else (keys.claim(request.claim.name),)
+    claim = () if request.claim is None else (keys.claim(request.claim.name), keys.answer(request.hold_id))
     return [
         keys.hold(request.hold_id),
         keys.leases,

@@ -38,12 +38,16 @@ _REWRITTEN_ABOVE_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """One posting to be made; `job`, due at `first_poll_ms`, is the image job it pays for."""
+    """One posting to be made; `job`, due at `first_poll_ms`, is the image job it pays for.
+
+    `answer` is to be kept for who asks again under the call's Idempotency-Key. It is never written to the disk.
+    """
 
     hold: HoldRequest
     posting: Posting
     job: Job | None = None
     first_poll_ms: int = 0
+    answer: bytes = b""
 
 
 class Spool:

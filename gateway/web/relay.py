@@ -8,7 +8,6 @@ A client that leaves changes nothing about the bill: the upstream is read on to 
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 from gateway.billing.errors import (
     Draining,
     GatewayError,
-    LedgerUnavailable,
     Overloaded,
     UpstreamBrokeOff,
     UpstreamError,
@@ -184,9 +182,8 @@ class Relay:
         self._record.upstream_ended_at = time.perf_counter()
         self._exchange.waited_s = waited_s  # a slow reader's time is in the upstream's: both ran at once
         rest = self._mask.rest()
-        if cut is None and not self._cut_short:
-            await self._keep_answer(rest)
-        await self._post(await self._metered(cut=cut is not None or self._cut_short))
+        whole_answer = cut is None and not self._cut_short
+        await self._post(await self._metered(cut=not whole_answer), answer=self._kept(rest) if whole_answer else b"")
         await self._exchange.write(rest)
         if cut is not None and not self._exchange.gone:
             self._record.error = cut.code
@@ -265,24 +262,20 @@ class Relay:
         body = mask(body, self._secret)
         if self._copy_of_answer:
             self._copy_of_answer.begin(status, [*headers, cost])
-            await self._keep_answer(body)
+        answer = self._kept(body)
         job = self._meter.job if isinstance(self._meter, ImageMeter) else None
         if job is None:
-            await self._post(posting)
+            await self._post(posting, answer=answer)
         else:
-            await self._post_job(posting, *job)
+            await self._post_job(posting, *job, answer)
         await self._exchange.answer(status, headers, body)
 
-    async def _keep_answer(self, rest: bytes) -> None:
-        """For who asks again under the same Idempotency-Key; kept before the hold ends, so that nobody misses it."""
-        claim = self._hold.claim
-        if self._copy_of_answer is None or claim is None:
-            return
+    def _kept(self, rest: bytes) -> bytes:
+        """The whole answer, for who asks again under the same Idempotency-Key; `rest` is what was not copied yet."""
+        if self._copy_of_answer is None:
+            return b""
         self._copy_of_answer.take(rest)
-        answer = self._copy_of_answer.whole()
-        if answer is not None:
-            with contextlib.suppress(LedgerUnavailable):  # then it cannot be replayed, and is not run again either
-                await self._services.answers.keep(self._hold.principal.org, claim.name, answer)
+        return self._copy_of_answer.whole()
 
     async def _metered(self, *, cut: bool = False) -> Posting:
         """How the hold ends by what was seen; tokens are counted off the loop where the upstream proved none."""
@@ -304,20 +297,20 @@ class Relay:
     async def _unanswered(self) -> Posting:
         return await asyncio.to_thread(unanswered, self._call, self._price, self._hold.amount_nano_usd)
 
-    async def _post(self, posting: Posting) -> None:
+    async def _post(self, posting: Posting, *, answer: bytes = b"") -> None:
         if self._record.posting is None:
             self._book(posting)
-        await self._ending.post(posting)
+        await self._ending.post(posting, answer=answer)
 
     def _book(self, posting: Posting) -> None:
         self._record.posting = posting
         self._exchange.cost_nano_usd = posting.cost_nano_usd
 
-    async def _post_job(self, posting: Posting, jobid: str, signature: str) -> None:
+    async def _post_job(self, posting: Posting, jobid: str, signature: str, answer: bytes) -> None:
         now_ms = time.time_ns() // 1_000_000
         self._book(posting)
         job = Job(jobid, signature, self._hold, now_ms)
-        await self._ending.post(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000))
+        await self._ending.post(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000), answer=answer)
 
 
 def _is_event_stream(answer: UpstreamAnswer) -> bool:

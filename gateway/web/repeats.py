@@ -15,7 +15,7 @@ from gateway.billing.errors import (
 )
 from gateway.billing.principal import Principal
 from gateway.store.admission import Claim, Claimed
-from gateway.store.answers import Answers, KeptAnswer
+from gateway.store.answers import Answers, KeptAnswer, stored_answer
 from gateway.web.errors import Header
 from gateway.wire.call import Call
 
@@ -46,7 +46,7 @@ async def first_answer(answers: Answers, org: str, claimed: Claimed) -> KeptAnsw
         raise IdempotencyConflict(
             "This Idempotency-Key was used for another request; use a new key for a new one.", param=_PARAM
         )
-    kept, running = await answers.find(org, claimed.claim, claimed.hold_id)
+    kept, running = await answers.find(org, claimed.hold_id)
     if kept is not None:
         return kept
     if running:
@@ -80,11 +80,11 @@ class AnswerCopy:
         else:
             self._parts.clear()
 
-    def whole(self) -> KeptAnswer | None:
-        """The answer; None where it did not begin or is too long."""
+    def whole(self) -> bytes:
+        """The answer as it is stored; empty where it did not begin or is too long."""
         if self._head is None or self._left_bytes < 0:
-            return None
-        return KeptAnswer(*self._head, b"".join(self._parts))
+            return b""
+        return stored_answer(KeptAnswer(*self._head, b"".join(self._parts)))
 
 
 def _digest(text: bytes) -> str:

@@ -165,7 +165,7 @@ class Settlements:
         with self._metrics.settlements_owed.track_inprogress():
             bound = True if owed.job is None else await self._bound_first(owed.job, owed.first_poll_ms)
             with self._metrics.settlement_lag.time():
-                settled = await until_answered(lambda: self._ledger.settle(owed.hold, owed.posting))
+                settled = await until_answered(lambda: self._ledger.settle(owed.hold, owed.posting, answer=owed.answer))
             self.owed -= 1
             self._told(owed, settled)
             if bound is None and owed.job is not None:
@@ -212,14 +212,16 @@ class Ending:
         self._hold = hold
         self.posting: Posting | None = None
 
-    async def post(self, posting: Posting, job: Job | None = None, first_poll_ms: int = 0) -> None:
+    async def post(
+        self, posting: Posting, job: Job | None = None, first_poll_ms: int = 0, *, answer: bytes = b""
+    ) -> None:
         """End the hold; returns when that is written to the ledger, or safe in the spool.
 
-        `job`: the image job that was submitted, to be polled at `first_poll_ms`.
+        `job`: the image job that was submitted, to be polled at `first_poll_ms`. `answer`: to be kept for a repeat.
         """
         if self.posting is None:
             self.posting = posting
-            await self._settlements.settle(Owed(self._hold, posting, job, first_poll_ms))
+            await self._settlements.settle(Owed(self._hold, posting, job, first_poll_ms, answer))
 
 
 async def until_answered(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -197,3 +197,20 @@ def test_a_maximum_that_is_no_amount_is_refused(caller: Caller, value: str) -> N
     answer = caller.send(chat(), {"x-gateway-max-cost-usd": value})
     assert (400, "x-gateway-max-cost-usd") == (answer.status, answer.error["param"])
     assert [] == caller.entries()
+
+
+@pytest.mark.parametrize("path", [CHAT, IMAGES])
+def test_an_answer_that_cost_nothing_is_never_anothers(stack: Stack, caller: Caller, path: str) -> None:
+    """It freed its key: a later call under the same key has no answer but its own."""
+    kind, fault = ("chat", "json200") if path == CHAT else ("image", "no_job")
+    stack.emulator.post("/__faults", json={"fault": fault, "count": 1, "kind": kind})
+    free, paid = body_of(path, "First"), body_of(path, "Second [[fault:reset]]")
+    assert 200 == caller.send(free, path=path).status
+    assert 502 == caller.send(paid, path=path).status
+    again = caller.send(paid, path=path)
+    assert (409, "idempotency_unreplayable") == (again.status, again.error["code"])
+    assert "idempotency_conflict" == caller.send(free, path=path).error["code"]
+
+
+def body_of(path: str, text: str) -> dict[str, object]:
+    return chat(text) if path == CHAT else {"model": "realvision", "prompt": text}

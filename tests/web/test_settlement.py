@@ -31,7 +31,7 @@ class ScriptedLedger:
         self._before = before
         self.postings: list[Posting] = []
 
-    async def settle(self, _hold: HoldRequest, posting: Posting) -> Settled:
+    async def settle(self, _hold: HoldRequest, posting: Posting, **_answer: bytes) -> Settled:
         await asyncio.sleep(0)
         self.postings.append(posting)
         answer = self._answers.pop(0)
@@ -157,7 +157,7 @@ class Away:
         self.back = asyncio.Event()
         self.postings: list[Posting] = []
 
-    async def settle(self, _hold: HoldRequest, posting: Posting) -> Settled:
+    async def settle(self, _hold: HoldRequest, posting: Posting, **_answer: bytes) -> Settled:
         if not self.back.is_set():
             raise LedgerUnavailable("away")
         self.postings.append(posting)

@@ -2,10 +2,13 @@
 -- once nobody renews it (expire). Idempotent. What comes after an expiry is posted as the difference to it, once.
 -- uses: scope hold threshold
 -- KEYS  1 hold  2 leases  3 ledger stream  4 alerts  5 thresholds that were told  6 quarantine
---       7.. the scopes it was held at, outermost first; behind them, where the call has an Idempotency-Key, its claim
+--       7.. the scopes it was held at, outermost first; behind them, where the call has an Idempotency-Key, its claim and
+--       where its answer is kept
 -- ARGV  1 hold id  2 "capture", "release" or "expire"  3 charge (nano-USD; 0 for a release)  4 JSON of the entry
---       5 how long the tombstone stays (ms)  6 tokens it used  7 "1" where the last key is a claim, which a release frees
+--       5 how long the tombstone stays (ms)  6 tokens it used  7 "1" where the last two keys are a claim, which a release frees, and
+--       an answer's place
 --       8 the deadline that has passed (expire): a hold that was renewed since keeps running
+--       9 the answer to keep for a repeat, "" where there is none  10 how long it is kept (ms)
 -- Returns {"settled", entry id, now, thresholds it is the first to find reached}: {scope, window, percent, limit, spent}
 --      or {"resolved", "captured" | "released" | "expired", posted}: it had ended before
 --      or {"renewed"}: it is not to expire
@@ -17,8 +20,8 @@
 local charge, tombstone_ms, tokens = amount(ARGV[3]), amount(ARGV[5]), amount(ARGV[6])
 local state = ({capture = CAPTURED, release = RELEASED, expire = EXPIRED})[ARGV[2]]
 if not state or (state == RELEASED and charge > 0) then error('cannot settle as ' .. ARGV[2]) end
-local claim = ARGV[7] == '1' and KEYS[#KEYS]
-local count = #KEYS - 6 - (claim and 1 or 0)
+local claim = ARGV[7] == '1' and KEYS[#KEYS - 1]
+local count = #KEYS - 6 - (claim and 2 or 0)
 local now = now_ms()
 
 -- A call that cost nothing may be asked for again under its Idempotency-Key.
@@ -81,5 +84,6 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('MSET', unpack(writes))
 redis.call('SET', KEYS[1], write_hold(hold), 'PX', decimal(tombstone_ms))
 free_claim()
+if claim and state == CAPTURED and ARGV[9] ~= '' then redis.call('SET', KEYS[#KEYS], ARGV[9], 'PX', ARGV[10]) end
 local id = redis.call('XADD', KEYS[3], '*', unpack(entry))
 return {'settled', id, now, tell(crossed, KEYS[4], KEYS[5], function(i) return KEYS[i + 6] end, now)}
