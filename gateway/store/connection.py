@@ -4,6 +4,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.store.keys import SCHEMA, SCHEMA_VERSION
 from gateway.store.scripts import TranslatedFaults
@@ -35,6 +36,9 @@ def open_redis(url: str, timeout_s: float, password: str = "") -> Redis:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=timeout_s,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            # With it, redis-py would hand out idle connections that have ended since: after a restart of Redis each of
+            # them would refuse one call more.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
     except ValueError:
         # Its text may repeat the URL, and that may hold a password.

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from gateway.store.connection import UnfitRedis, check_fit, open_redis
-from gateway.store.embedded import server_program
+from gateway.store.embedded import EmbeddedRedis, server_program
 from gateway.store.keys import SCHEMA, SCHEMA_VERSION
+from tests.faults.proxy import RedisProxy
 
 
 async def checked(url: str, password: str = "") -> None:
@@ -96,3 +98,23 @@ def test_a_url_of_another_form_is_refused(url: str) -> None:
     with pytest.raises(UnfitRedis, match="redis://") as refused:
         open_redis(url, 2)
     assert "secret" not in str(refused.value)
+
+
+def test_a_redis_that_is_back_answers_at_once_however_many_connections_it_ended(valkey: EmbeddedRedis) -> None:
+    """A pool that handed out the dead ones, one by one, would refuse as many calls as it had connections."""
+
+    async def answers_of(client: AsyncRedis) -> list[object]:
+        return await asyncio.gather(*(client.ping() for _ in range(8)), return_exceptions=True)
+
+    async def before_and_after(proxy: RedisProxy) -> list[list[object]]:
+        client = open_redis(proxy.url, 2)
+        try:
+            before = await answers_of(client)
+            await asyncio.to_thread(proxy.refuse)  # this loop runs meanwhile, and hears of each end
+            await asyncio.to_thread(proxy.accept)
+            return [before, await answers_of(client)]
+        finally:
+            await client.aclose()
+
+    with RedisProxy(Path(valkey.url.removeprefix("unix://"))) as proxy:
+        assert [[True] * 8] * 2 == asyncio.run(before_and_after(proxy))
