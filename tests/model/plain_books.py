@@ -151,7 +151,7 @@ class PlainBooks:
         claim = request.claim
         if claim is not None and claim.name in self.claims:
             hold_id, asked = self.claims[claim.name]
-            return Claimed(claim.name, hold_id, asked == claim.request)
+            return Claimed(hold_id, asked == claim.request)
         for scope, account in accounts.items():
             for rate, wanted in _wanted(request).items():
                 if rate in account.rates and wanted > account.rates[rate]:
