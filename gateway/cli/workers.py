@@ -212,7 +212,8 @@ def reserved(host: str, port: int) -> list[socket.socket]:
     """Sockets that keep the addresses of a gateway for its workers, and themselves never listen.
 
     Sharing a port is open to every process of this user, so a second gateway on it would quietly take half of the
-    calls: a port that is named must be nobody's before. Raises OSError: it is taken, or cannot be had.
+    calls: of any number that start at once one has it, and keeps it, also while none of its workers listens. Raises
+    OSError: it is taken, or cannot be had.
     """
     places = dict.fromkeys(
         (family, place[:2])
@@ -220,13 +221,7 @@ def reserved(host: str, port: int) -> list[socket.socket]:
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     )
-    kept: list[socket.socket] = []
-    for family, place in places:
-        address: Address = (family, (str(place[0]), int(place[1])))
-        if port:
-            _check_free(address)
-        kept.append(own_socket(address))
-    return kept
+    return [_reserved((family, (str(place[0]), int(place[1])))) for family, place in places]
 
 
 def addresses_of(sockets: Sequence[socket.socket]) -> list[Address]:
@@ -244,14 +239,38 @@ def _interrupts_kept_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
 
 
-def _check_free(address: Address) -> None:
+def _reserved(address: Address) -> socket.socket:
+    """Two steps, so that there is no moment at which two gateways can both believe the address to be theirs.
+
+    Of sockets that do not share, the kernel lets one listen. Under its cover the address is bound once more, to be
+    shared. That socket then gives up SO_REUSEADDR, which it needed to bind beside connections of an earlier gateway
+    that are still closing: from here on nobody who does not share can listen there, though nobody listens yet.
+    """
+    if not address[1][1]:  # the kernel chooses a port that is nobody's
+        return _not_to_be_claimed(own_socket(address))
+    with _listening_alone(address) as claim:
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return _not_to_be_claimed(own_socket(address))
+
+
+def _listening_alone(address: Address) -> socket.socket:
     family, place = address
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    claim = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        probe.bind(place)
-        probe.listen(1)
+            claim.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        claim.bind(place)
+        claim.listen(1)
+    except OSError:
+        claim.close()
+        raise
+    return claim
+
+
+def _not_to_be_claimed(one: socket.socket) -> socket.socket:
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return one
 
 
 def _how(exit_code: int | None) -> str:

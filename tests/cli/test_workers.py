@@ -8,6 +8,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,8 @@ import redis
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.cli.worker import own_socket
+from gateway.cli.workers import reserved
 from gateway.store.embedded import EmbeddedRedis
 from tests.e2e.client import CHAT, OpenAnswer, send, stream
 from tests.e2e.waiting import until
@@ -249,6 +252,54 @@ def test_a_port_that_is_taken_stops_the_start(crew: Crew, stack: Stack, tmp_path
         assert "cannot listen on" in other.output
 
 
+@pytest.mark.parametrize("workers", [("2", "2"), ("2", "1")])
+def test_of_two_gateways_that_start_at_once_one_has_the_port(
+    stack: Stack, tmp_path: Path, workers: tuple[str, str]
+) -> None:
+    """Two that both listen would each answer half of the calls, from different books."""
+    port = str(free_port())
+    rivals = [
+        Process("serve", env=serve_environ(stack, tmp_path / str(number), GATEWAY_PORT=port, GATEWAY_WORKERS=count))
+        for number, count in enumerate(workers)
+    ]
+    try:
+        (loser,) = until(lambda: [rival for rival in rivals if "cannot listen on" in rival.output])
+        assert 1 == loser.wait()
+        (winner,) = [rival for rival in rivals if rival is not loser]
+        assert winner.url.endswith(f":{port}")
+    finally:
+        codes = sorted(rival.stop() for rival in rivals)
+    assert [0, 1] == codes
+
+
+def test_an_address_is_reserved_by_one_alone_however_many_ask() -> None:
+    """Before any worker listens, too, which takes a second: the reserving sockets never do."""
+    port = free_port()
+    for _ in range(50):
+        with ThreadPoolExecutor(8) as rivals:
+            results = list(rivals.map(lambda _: reserved_or_none(port), range(8)))
+        kept = [one for result in results if result for one in result]
+        assert 1 == len(kept)
+        assert reserved_or_none(port) is None
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", port))
+        with own_socket((socket.AF_INET, ("127.0.0.1", port))) as worker:
+            worker.listen()
+        kept[0].close()
+
+
+def test_a_port_can_be_reserved_while_connections_of_an_earlier_gateway_close() -> None:
+    """A restart must not have to wait for them; the kernel keeps them for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as earlier:
+        port = earlier.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            earlier.accept()[0].close()  # who closes first keeps what is left of the connection
+            assert b"" == client.recv(1)
+    kept = reserved("127.0.0.1", port)
+    assert [port] == [one.getsockname()[1] for one in kept]
+    kept[0].close()
+
+
 def test_one_worker_is_the_process_itself(stack: Stack) -> None:
     """No parent, no child, no file: what a small installation runs is as small as it was."""
     process = stack.gateway(workers="1")
@@ -317,6 +368,19 @@ def serve_environ(stack: Stack, data_dir: Path, **more: str) -> dict[str, str]:
         "GATEWAY_WORKERS": "2",
         **more,
     }
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+        return port
+
+
+def reserved_or_none(port: int) -> list[socket.socket] | None:
+    try:
+        return reserved("127.0.0.1", port)
+    except OSError:
+        return None
 
 
 def accepts(url: str) -> bool:
