@@ -26,7 +26,7 @@ from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.repricing import Mispriced, repriced
 from gateway.store.audit_cells import CellAudit
-from gateway.store.carried import accounts_carried
+from gateway.store.carried import what_is_carried
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState, unpack_scope
@@ -143,8 +143,9 @@ class Audit:
         """What the entries say, each scope's as far as its lot had them; a checkpoint carries what was trimmed."""
         until = {scope: position(lot.last_id) for lot in lots for scope in lot.states}
         last = max(position(lot.last_id) for lot in lots)
-        accounts, after = await accounts_carried(self._redis, self._keys)
-        async for entry in self._entries(after):
+        carried = await what_is_carried(self._redis, self._keys)
+        accounts = carried.accounts
+        async for entry in self._entries(carried.through):
             at = position(entry.id)
             if at > last:
                 break

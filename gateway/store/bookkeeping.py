@@ -9,12 +9,13 @@ from typing import Any, cast
 from redis.asyncio import Redis
 
 from gateway.billing.audit import MOVING, Account, Difference, add_to
+from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import Entry
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.store.archive import Archive, Archiver, RawEntry, UnfitArchive, joined
 from gateway.store.audit import position
-from gateway.store.carried import CHECKPOINT, accounts_carried, carried_json, read_carried
+from gateway.store.carried import CHECKPOINT, Carried, carried_json, read_carried, what_is_carried
 from gateway.store.keys import Keys
 from gateway.store.packed import Balances, with_balances
 from gateway.store.records import entry_by_hand
@@ -86,25 +87,35 @@ class Bookkeeping:
         Raises NotTrimmed, LedgerUnavailable.
         """
         archived = {raw.id: raw for raw in archive.entries}
-        accounts, _ = await accounts_carried(self._redis, self._keys)
-        with TranslatedFaults():
-            carrying = cast(bytes | None, await self._redis.get(self._keys.trimmed)) or b""
-            now_s, micros = await self._redis.time()
+        carried = await what_is_carried(self._redis, self._keys)
         last = ""
         async for raw in Archiver(self._redis, self._org).entries():
             if position(raw.id)[0] >= before_ms:
                 break
             if archived.get(raw.id) != raw:
                 raise NotTrimmed(f"entry {raw.id} is not in the archive as it is here; export anew")
-            _add_everywhere(accounts, raw.entry)
+            _add_everywhere(carried.accounts, raw.entry)
             last = raw.id
         if not last:
             raise NotTrimmed("there is no entry that old")
-        await self._reports.catch_up(self._org)
-        now_ms = now_s * 1000 + micros // 1000
-        return await self._take_out(last, carrying.decode(), now_ms, accounts)
+        await self._report(last)
+        return await self._take_out(last, carried)
 
-    async def _take_out(self, last: str, carrying: str, now_ms: int, accounts: dict[Scope, Account]) -> Trimmed:
+    async def _report(self, last: str) -> None:
+        """Let the reports count everything up to an entry. A full Redis takes no more of them: then they must have."""
+        with TranslatedFaults():
+            checkpoint = cast(bytes, await self._redis.get(self._keys.checkpoint) or b"0-0").decode()
+        if position(checkpoint) >= position(last):
+            return
+        try:
+            await self._reports.catch_up(self._org)
+        except LedgerUnavailable as error:
+            raise NotTrimmed(
+                f"the reports have counted the entries up to {checkpoint} only, and Redis takes no more of them; "
+                f"is it full? Raise its maxmemory a little, or name a day that begins before that entry"
+            ) from error
+
+    async def _take_out(self, last: str, carried: Carried) -> Trimmed:
         milliseconds, number = position(last)
         target = ScopeSettings(kind="organisation", id=self._org)
         note = f"entries up to {last} were archived and taken out; this one carries what they added up to"
@@ -114,11 +125,10 @@ class Bookkeeping:
             [
                 last,
                 f"{milliseconds}-{number + 1}",
-                carrying,
+                carried.entry_id,
                 _new_id(CHECKPOINT),
-                now_ms,
                 entry_by_hand(self._org, target, note=note, author=AUTHOR, flags=(CHECKPOINT,)),
-                carried_json(accounts, last),
+                carried_json(carried.accounts, last),
             ],
         )
         if reply[0] != b"trimmed":

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
 from redis.asyncio import Redis
@@ -16,17 +17,33 @@ CHECKPOINT = "checkpoint"
 """Flag of the adjustment, of no amount, that carries what was trimmed."""
 
 
-async def accounts_carried(redis: Redis, keys: Keys) -> tuple[dict[Scope, Account], str | None]:
-    """The accounts that the newest checkpoint carries, and the id of the last entry in them; none where none is.
+@dataclass(slots=True)
+class Carried:
+    """What was trimmed: the id of the entry that carries it, its sums, and the id of the last entry in them."""
 
-    Raises LedgerUnavailable.
-    """
-    with TranslatedFaults():
-        entry_id = cast(bytes | None, await redis.get(keys.trimmed))
-        rows = await redis.xrange(keys.ledger, entry_id, entry_id) if entry_id else []
-    if not rows:
-        return {}, None
-    return read_carried(cast(Fields, rows[0][1]))
+    entry_id: str = ""
+    accounts: dict[Scope, Account] = field(default_factory=dict)
+    through: str | None = None
+
+
+async def what_is_carried(redis: Redis, keys: Keys) -> Carried:
+    """Of the newest checkpoint; empty where nothing was trimmed yet. Raises LedgerUnavailable."""
+    pointer = b""
+    while True:
+        with TranslatedFaults():
+            pipeline = redis.pipeline(transaction=True)
+            pipeline.get(keys.trimmed)
+            if pointer:
+                pipeline.xrange(keys.ledger, pointer, pointer)
+            now, *rows = await pipeline.execute()
+        # The entry and the pointer to it, as of one instant: a trim in between would leave an id without its sums.
+        if (now or b"") == pointer:
+            break
+        pointer = now or b""
+    if not pointer or not rows[0]:
+        return Carried(pointer.decode())
+    accounts, through = read_carried(cast(Fields, rows[0][0][1]))
+    return Carried(pointer.decode(), accounts, through)
 
 
 async def trimmed_through(redis: Redis, keys: Keys) -> int:
@@ -34,7 +51,7 @@ async def trimmed_through(redis: Redis, keys: Keys) -> int:
 
     Raises LedgerUnavailable.
     """
-    _, through = await accounts_carried(redis, keys)
+    through = (await what_is_carried(redis, keys)).through
     return int(through.partition("-")[0]) if through else 0
 
 

@@ -60,8 +60,10 @@ async def check_fit(redis: Redis) -> None:
         raise UnfitRedis(
             f"Redis would evict keys (maxmemory-policy {policy}), and with them balances; set it to noeviction"
         )
-    await redis.set(SCHEMA, SCHEMA_VERSION, nx=True)
     stored = await redis.get(SCHEMA)
+    if stored is None:  # a full Redis with books in it is not written to: it can still be checked and trimmed
+        await redis.set(SCHEMA, SCHEMA_VERSION, nx=True)
+        stored = await redis.get(SCHEMA)
     if stored != SCHEMA_VERSION.encode():
         raise UnfitRedis(f"Redis holds books of schema {stored!r}, this gateway keeps schema {SCHEMA_VERSION}")
 
