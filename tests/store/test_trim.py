@@ -35,7 +35,7 @@ class Interrupted:
 
         return self.pipeline if name == "pipeline" else run
 
-    def pipeline(self, transaction: bool) -> Any:  # noqa: FBT001  # as redis-py has it
+    def pipeline(self, transaction: bool) -> Any:
         pipeline = self._redis.pipeline(transaction=transaction)
         execute = pipeline.execute
 
