@@ -164,6 +164,7 @@ class Metrics:
         self._failed_logins = self._counter("gateway_failed_logins", "Logins to the dashboard that failed.", "code")
         for code in (InvalidAPIKey.code, TooManyFailures.code):
             self._failed_logins.labels(code)
+        self.spool_unreadable = self._counter("gateway_spool_unreadable", "Spool files that were set aside.")
         self.quarantined = self._counter("gateway_quarantined", "Charges whose hold the ledger does not know.")
 
     def _make_histograms(self) -> None:

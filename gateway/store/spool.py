@@ -1,53 +1,31 @@
 """The spool: postings that Redis has not answered yet, on this machine's disk, so that a crash does not lose them.
 
-One file a process, in a folder of the data directory. A record is its length and CRC (two little-endian 32-bit
-numbers), then JSON; it is written and synced before anyone relies on it. A record that a crash cut short ends the file:
-nobody was told that it was kept. A posting may be sent to Redis any number of times, so whatever is still in a file
-when its process ends is simply posted again, by whoever locks that file next.
+One file a process, in a folder of the data directory; `spool_file` is what stands in it. A record is written and synced
+before anyone relies on it. A posting may be sent to Redis any number of times, so whatever is still in a file when its
+process ends is simply posted again, by whoever locks that file next. A file that could not be read whole is not removed
+then, but set aside under another name: people decide what becomes of it.
 """
 
 import asyncio
 import contextlib
 import fcntl
 import itertools
-import json
 import logging
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
-from gateway.billing.ledger import Posting
-from gateway.billing.usage import Usage
-from gateway.store.admission import HoldRequest
-from gateway.store.jobs import Job
-from gateway.store.records import hold_facts, hold_of
+from gateway.store.spool_file import PROBE, Owed, SpoolContent, framed, read_spool, record_of
 
 log = logging.getLogger("gateway.spool")
 
 T = TypeVar("T")
 
-_HEAD = struct.Struct("<II")
 _SUFFIX = ".spool"
 _REWRITTEN_ABOVE_BYTES = 8 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Owed:
-    """One posting to be made; `job`, due at `first_poll_ms`, is the image job it pays for.
-
-    `answer` is to be kept for who asks again under the call's Idempotency-Key. It is never written to the disk.
-    """
-
-    hold: HoldRequest
-    posting: Posting
-    job: Job | None = None
-    first_poll_ms: int = 0
-    answer: bytes = b""
 
 
 class Spool:
@@ -61,6 +39,7 @@ class Spool:
         self._numbers = itertools.count(1)
         self._kept: dict[int, bytes] = {}
         self._file: IO[bytes] | None = None
+        self._closed_to_us: set[Path] = set()
 
     def __len__(self) -> int:
         """Postings in this process's file that are not confirmed yet."""
@@ -79,7 +58,7 @@ class Spool:
 
     async def keep(self, owed: Owed) -> int:
         """Write and sync one posting; returns the number to `drop` it by. Raises OSError, and says so in `fault`."""
-        record, number = _record(owed), next(self._numbers)
+        record, number = record_of(owed), next(self._numbers)
         self._kept[number] = record  # before it is written: nothing that runs meanwhile may empty the file
         try:
             await self._in_thread(lambda: self._append(record))
@@ -95,14 +74,14 @@ class Spool:
             await self._in_thread(self._shrink)
 
     async def check(self) -> bool:
-        """Whether a posting could be kept now: writes and syncs an empty one."""
+        """Whether a posting could be kept now: writes and syncs one that says nothing, and takes it out again."""
         with contextlib.suppress(OSError):
-            await self._in_thread(lambda: self._append(_framed(b"")))
+            await self._in_thread(self._probe)
         return not self.fault
 
     async def left_behind(self) -> "list[LeftBehind]":
         """Files of processes that are gone, each locked from now on: `forget` each once its postings are made."""
-        return await self._in_thread(lambda: list(_left_behind(self._folder, self._file)))
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: list(self._left_behind()))
 
     async def close(self) -> None:
         """Give the file back; it is removed where nothing is left in it."""
@@ -132,8 +111,12 @@ class Spool:
             # Half a record would hide those written behind it.
             file.truncate(end)
             raise
-        if not self._kept and len(record) == _HEAD.size:
-            file.truncate(0)
+
+    def _probe(self) -> None:
+        file = self._opened()
+        end = file.seek(0, os.SEEK_END)
+        self._append(framed(PROBE))
+        file.truncate(end)
 
     def _shrink(self) -> None:
         """Once all is confirmed the file is empty again; in a long outage of short answers it is rewritten."""
@@ -159,6 +142,20 @@ class Spool:
         old_path.unlink()
         old.close()
 
+    def _left_behind(self) -> "Iterator[LeftBehind]":
+        own = None if self._file is None else Path(self._file.name)
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            if path == own:
+                continue
+            try:
+                yield _taken(path)
+            except (BlockingIOError, FileNotFoundError):
+                continue  # locked by the process it belongs to, or gone meanwhile
+            except OSError as error:  # the others can be posted all the same
+                if path not in self._closed_to_us:
+                    log.error("%s cannot be read: %s", path, error.strerror)
+                self._closed_to_us.add(path)
+
     def _opened(self) -> IO[bytes]:
         if self._file is None:
             raise OSError(9, "the spool is not open")
@@ -177,78 +174,36 @@ class LeftBehind:
     """The file of a process that is gone."""
 
     file: IO[bytes]
-    owed: tuple[Owed, ...]
+    content: SpoolContent
 
-    def forget(self) -> None:
-        """Its postings are made."""
-        Path(self.file.name).unlink(missing_ok=True)
+    def forget(self) -> Path | None:
+        """Its postings are made. Returns where it is now, if some of it could not be read and people must look.
+
+        Raises OSError: the folder cannot be written; it is still there.
+        """
+        path, fault = Path(self.file.name), self.content.fault
+        aside = path.with_suffix(f".{fault}") if fault else None
+        if aside is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.rename(aside)
         self.file.close()
+        return aside
 
     def give_back(self) -> None:
         """Not now: whoever looks next may try."""
         self.file.close()
 
 
-def _left_behind(folder: Path, own: IO[bytes] | None) -> Iterator[LeftBehind]:
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        if own is not None and path == Path(own.name):
-            continue
-        with contextlib.suppress(OSError):  # locked by the process it belongs to, or gone meanwhile
-            file = path.open("r+b", buffering=0)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
-                raise
-            yield LeftBehind(file, tuple(read_spool(file.read(), path.name)))
-
-
-def read_spool(content: bytes, name: str) -> Iterator[Owed]:
-    """All whole records of a file; the first that is not whole ends it."""
-    at = 0
-    while at + _HEAD.size <= len(content):
-        length, crc = _HEAD.unpack_from(content, at)
-        payload = content[at + _HEAD.size : at + _HEAD.size + length]
-        if len(payload) < length or zlib.crc32(payload) != crc:
-            log.warning("%s: what follows byte %d is not whole and was never relied on", name, at)
-            return
-        at += _HEAD.size + length
-        if payload:
-            yield _owed(payload)
-
-
-def _record(owed: Owed) -> bytes:
-    facts: dict[str, object] = {
-        "hold": hold_facts(owed.hold),
-        "type": owed.posting.type,
-        "cost": owed.posting.cost_nano_usd,
-        "usage": [
-            owed.posting.usage.prompt_tokens,
-            owed.posting.usage.completion_tokens,
-            owed.posting.usage.cached_tokens,
-            owed.posting.usage.units,
-        ],
-        "usage_source": owed.posting.usage_source,
-        "flags": owed.posting.flags,
-    }
-    if owed.job is not None:
-        facts["job"] = [owed.job.jobid, owed.job.signature, owed.job.submitted_at_ms, owed.first_poll_ms]
-    return _framed(json.dumps(facts, separators=(",", ":")).encode())
-
-
-def _framed(payload: bytes) -> bytes:
-    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
-
-
-def _owed(payload: bytes) -> Owed:
-    facts = json.loads(payload)
-    hold = hold_of(facts["hold"])
-    usage = Usage(*facts["usage"])
-    posting = Posting(facts["type"], facts["cost"], usage, facts["usage_source"], tuple(facts["flags"]))
-    if "job" not in facts:
-        return Owed(hold, posting)
-    jobid, signature, submitted_at_ms, first_poll_ms = facts["job"]
-    return Owed(hold, posting, Job(jobid, signature, hold, submitted_at_ms), first_poll_ms)
+def _taken(path: Path) -> LeftBehind:
+    """Locked and read. Raises BlockingIOError: its process lives."""
+    file = path.open("r+b", buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return LeftBehind(file, read_spool(file.read()))
+    except OSError:
+        file.close()
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,8 @@ from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Job, Jobs
 from gateway.store.ledger import Ledger, Settled
-from gateway.store.spool import LeftBehind, Owed, Spool
+from gateway.store.spool import LeftBehind, Spool
+from gateway.store.spool_file import Owed
 
 log = logging.getLogger("gateway.settlement")
 
@@ -124,28 +125,44 @@ class Settlements:
         """Until `stop` is set: make the postings of processes that ended before Redis answered them."""
         while not stop.is_set():
             try:
-                for left in await self._spool.left_behind():
-                    await self._post_again(left)
-                self.replayed.set()
-            except LedgerUnavailable:
-                pass  # logged where it was found; the files stay
-            except Exception:  # a file that cannot be read must not keep the others from being posted
+                made = [await self._post_again(left) for left in await self._spool.left_behind()]
+                if all(made):
+                    self.replayed.set()
+            except Exception:  # whatever keeps the folder from being read, another look may find it gone
                 log.exception("replaying the spool failed")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _REPLAY_INTERVAL_S)
 
-    async def _post_again(self, left: LeftBehind) -> None:
+    async def _post_again(self, left: LeftBehind) -> bool:
+        """Whether all that could be read of a file is posted; where it is not, it is given back for another time."""
         try:
-            for owed in left.owed:
+            for owed in left.content.owed:
                 if owed.job is not None:
                     await self._jobs.bind(owed.job, owed.first_poll_ms)
                 self._told(owed, await self._ledger.settle(owed.hold, owed.posting))
-        except BaseException:
+            aside = left.forget()
+        except LedgerUnavailable:
+            return False  # logged where it was found
+        except Exception:  # a file that cannot be posted must not keep the others from being posted
+            log.exception("replaying %s failed", left.file.name)
+            return False
+        finally:
             left.give_back()
-            raise
-        left.forget()
-        if left.owed:
-            log.warning("%d postings that another process left in the spool are made", len(left.owed))
+        if left.content.torn_bytes:
+            log.warning(
+                "%s ended in %d bytes of a record that nobody relied on", left.file.name, left.content.torn_bytes
+            )
+        if left.content.owed:
+            log.warning("%d postings that another process left in the spool are made", len(left.content.owed))
+        if aside is not None:
+            self._metrics.spool_unreadable.inc()
+            log.error(
+                "%s: %d records are damaged and %d are not understood; charges may be missing, so it is kept",
+                aside,
+                left.content.damaged,
+                left.content.unreadable,
+            )
+        return True
 
     async def _keep(self, owed: Owed, posted: asyncio.Task[None]) -> None:
         try:

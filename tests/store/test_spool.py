@@ -5,6 +5,7 @@ import errno
 import resource
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from gateway.billing.principal import Principal
 from gateway.billing.usage import Usage
 from gateway.store.admission import Claim, HoldRequest
 from gateway.store.jobs import Job
-from gateway.store.spool import Owed, Spool, read_spool
+from gateway.store.spool import Spool
+from gateway.store.spool_file import Owed, SpoolContent, framed, read_spool, record_of
 
 HOLD = HoldRequest("req-1", "req-1", Principal("o", "t", None, "k"), "chat", "gpt-4o", 100, "v")
 CLAIMED = HoldRequest("req-2", "req-2", Principal("o", "t", "u", "k"), "image", "m", 7, "v", claim=Claim("n", "r"))
@@ -50,35 +52,64 @@ def test_what_was_kept_is_read_back_whole(tmp_path: Path) -> None:
             await spool.keep(owed)
 
     with_spool(tmp_path, work)
-    assert list(OWED) == list(read_spool(only_file(tmp_path).read_bytes(), "file"))
+    assert list(OWED) == list(read_spool(only_file(tmp_path).read_bytes()).owed)
 
 
-def test_a_file_cut_at_any_byte_gives_its_whole_records(tmp_path: Path) -> None:
-    """A crash in the middle of a write leaves half a record, which nobody was told was kept."""
+def test_a_file_cut_at_any_byte_gives_its_whole_records() -> None:
+    """A crash in the middle of a write leaves half a record, which nobody was told was kept: that is no damage."""
+    ends = [0]
+    for owed in OWED:
+        ends.append(ends[-1] + len(record_of(owed)))
+    content = b"".join(map(record_of, OWED))
+    for length in range(len(content) + 1):
+        whole = max(number for number, end in enumerate(ends) if end <= length)
+        expected = SpoolContent(OWED[:whole], torn_bytes=length - ends[whole])
+        assert expected == read_spool(content[:length])
+
+
+def test_damage_at_any_byte_costs_the_record_it_is_in_and_no_other() -> None:
+    """Those behind it were kept too; a flipped byte could change an amount, so the checksum decides."""
+    records = list(map(record_of, OWED))
+    for number, record in enumerate(records):
+        for at in range(len(record)):
+            damaged = bytearray(record)
+            damaged[at] ^= 0x55
+            content = b"".join([*records[:number], bytes(damaged), *records[number + 1 :]])
+            expected = SpoolContent((*OWED[:number], *OWED[number + 1 :]), damaged=1)
+            assert expected == read_spool(content), (number, at)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b'{"hold":{}}', b"null", b"[1]", b"\xff", b'{"hold":1}', b'{"hold":{"hold":"x"},"type":"capture"}'],
+)
+def test_a_record_of_another_version_costs_no_other(payload: bytes) -> None:
+    """It is whole, so someone relied on it: it is told apart from damage, and a gateway that knows it can post it."""
+    content = record_of(OWED[0]) + framed(payload) + record_of(OWED[1])
+    assert SpoolContent(OWED[:2], unreadable=1) == read_spool(content)
+
+
+@pytest.mark.parametrize("cost", [-1, 2**53, 1.5, True, "7", None])
+def test_an_amount_that_redis_would_refuse_is_not_tried_for_ever(cost: Any) -> None:
+    """A refusal looks like an outage, and all files behind this one would wait for its end."""
+    posting = Posting("capture", cost, Usage(1, 2, 1, 0))
+    assert SpoolContent((), unreadable=1) == read_spool(record_of(Owed(HOLD, posting)))
+
+
+def test_a_file_that_cannot_be_opened_keeps_no_other_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told once, not at each look."""
+    (tmp_path / "0-folder.spool").mkdir()
+    (tmp_path / "1-whole.spool").write_bytes(record_of(OWED[0]))
 
     async def work(spool: Spool) -> None:
-        for owed in OWED:
-            await spool.keep(owed)
+        for _ in range(2):
+            (left,) = await spool.left_behind()
+            assert OWED[:1] == left.content.owed
+            left.give_back()
 
     with_spool(tmp_path, work)
-    content = only_file(tmp_path).read_bytes()
-    counts = [len(list(read_spool(content[:length], "file"))) for length in range(len(content) + 1)]
-    assert sorted(counts) == counts
-    assert (0, 3) == (counts[0], counts[-1])
-    assert {0, 1, 2, 3} == set(counts)
-
-
-@pytest.mark.parametrize("at", [0, 5, 9, 40])
-def test_a_damaged_record_is_never_posted(tmp_path: Path, at: int) -> None:
-    """A flipped byte could change an amount: the checksum ends the file there."""
-
-    async def work(spool: Spool) -> None:
-        await spool.keep(OWED[0])
-
-    with_spool(tmp_path, work)
-    content = bytearray(only_file(tmp_path).read_bytes())
-    content[at] ^= 0x55
-    assert [] == list(read_spool(bytes(content), "file"))
+    (record,) = caplog.records
+    assert "0-folder.spool cannot be read" in record.message
 
 
 def test_a_confirmed_posting_leaves_the_file(tmp_path: Path) -> None:
@@ -106,7 +137,7 @@ def test_a_file_is_taken_only_from_who_is_gone(tmp_path: Path) -> None:
         assert [] == await other.left_behind()
         await living.close()
         (left,) = await other.left_behind()
-        assert (OWED[0],) == left.owed
+        assert (OWED[0],) == left.content.owed
         assert [] == await third.left_behind()
         left.give_back()
         (left,) = await third.left_behind()
@@ -131,13 +162,33 @@ def test_a_disk_that_takes_no_more_is_a_fault_until_it_does(tmp_path: Path) -> N
                 await spool.keep(OWED[1])
             assert spool.fault
             assert 1 == len(spool)
-            assert [OWED[0]] == list(read_spool(only_file(tmp_path).read_bytes(), "file"))
+            assert [OWED[0]] == list(read_spool(only_file(tmp_path).read_bytes()).owed)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert await spool.check()
         await spool.keep(OWED[1])
         assert not spool.fault
-        assert list(OWED[:2]) == list(read_spool(only_file(tmp_path).read_bytes(), "file"))
+        assert list(OWED[:2]) == list(read_spool(only_file(tmp_path).read_bytes()).owed)
+
+    with_spool(tmp_path, work)
+
+
+def test_a_disk_without_room_for_a_record_is_found_before_one_comes(tmp_path: Path) -> None:
+    """There may be room for eight bytes: a gateway must not be sent calls whose charges it could not keep."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def work(spool: Spool) -> None:
+        await spool.keep(OWED[0])
+        kept_bytes = only_file(tmp_path).stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kept_bytes + len(record_of(OWED[1])) - 1, limits[1]))
+        try:
+            assert not await spool.check()
+            assert [] == await spool.left_behind()
+            assert spool.fault, "what is read says nothing about what can be written"
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert await spool.check()
+        assert kept_bytes == only_file(tmp_path).stat().st_size
 
     with_spool(tmp_path, work)
 
@@ -152,7 +203,7 @@ def test_a_long_outage_does_not_grow_the_file_without_bound(tmp_path: Path) -> N
             before, last = last, await spool.keep(long_flags)
             await spool.drop(before)
         assert only_file(tmp_path).stat().st_size < 10_000_000
-        assert [long_flags] == list(read_spool(only_file(tmp_path).read_bytes(), "file"))[-1:]
+        assert [long_flags] == list(read_spool(only_file(tmp_path).read_bytes()).owed)[-1:]
 
     with_spool(tmp_path, work)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,8 @@ from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger, Settled
-from gateway.store.spool import Owed, Spool, read_spool
+from gateway.store.spool import Spool
+from gateway.store.spool_file import Owed, framed, read_spool, record_of
 from gateway.web.settlement import Ending, Settlements, Tasks
 
 HOLD = HoldRequest("h", "r", Principal("o", "t", None, "k"), "chat", "gpt-4o", 100, "v")
@@ -206,6 +208,37 @@ def test_what_another_process_left_behind_is_posted(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_files_that_cannot_be_read_whole_are_set_aside_and_keep_no_other_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the postings behind them, nor, for ever, the reaper, which waits until the spool is replayed."""
+    other = Owed(replace(HOLD, hold_id="h2"), Posting("capture", 7))
+    not_understood, damaged = framed(b'{"hold":{}}'), b"?" * 60
+    (tmp_path / "0-bad.spool").write_bytes(not_understood)
+    (tmp_path / "1-bad.spool").write_bytes(record_of(OWED) + damaged + record_of(other))
+    (tmp_path / "2-good.spool").write_bytes(record_of(other))
+
+    async def scenario() -> None:
+        ledger, metrics, stop, spool = Away(), Metrics(), asyncio.Event(), Spool(tmp_path)
+        ledger.back.set()
+        spool.open()
+        owed = Settlements(cast(Ledger, ledger), cast(Jobs, None), Tasks(), metrics, spool, 10)
+        replaying = asyncio.create_task(owed.replay(stop))
+        await asyncio.wait_for(owed.replayed.wait(), 10)
+        stop.set()
+        await replaying
+        assert [CHARGE, other.posting, other.posting] == ledger.postings
+        assert b"gateway_spool_unreadable_total 2.0" in metrics.render(None)
+        await spool.close()
+
+    asyncio.run(scenario())
+    assert ["0-bad.unreadable", "1-bad.damaged"] == sorted(path.name for path in tmp_path.iterdir())
+    errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert ["0-bad.unreadable: 0 records are damaged and 1", "1-bad.damaged: 1 records are damaged and 0"] == [
+        message.rpartition("/")[2].partition(" are not")[0] for message in errors
+    ]
+
+
 def contents(folder: Path) -> list[Owed]:
     """All that a crash would leave to be posted."""
-    return [owed for path in folder.glob("*.spool") for owed in read_spool(path.read_bytes(), path.name)]
+    return [owed for path in folder.glob("*.spool") for owed in read_spool(path.read_bytes()).owed]
