@@ -159,7 +159,7 @@ class Gateway:
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
             *PriceDesk(auth, prices, calendar, tuple(endpoint.kind for endpoint in self._billed)).routes(),
             *AdjustmentDesk(auth, Adjustments(scripts, calendar), scopes).routes(),
-            *QuarantineDesk(auth, Quarantine(self._redis)).routes(),
+            *QuarantineDesk(auth, Quarantine(self._redis, scripts)).routes(),
             *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),
             *Dashboard(auth, sessions, logins, figures, calendar.zone).routes(),
         )

@@ -109,12 +109,19 @@ def open_hold_of(hold_id: str, packed: bytes) -> OpenHold:
 
 
 def entry_by_hand(
-    org: str, scope: ScopeSettings, *, note: str, author: str, counterpart: str = "", flags: tuple[str, ...] = ()
+    org: str,
+    scope: ScopeSettings,
+    *,
+    note: str,
+    author: str,
+    counterpart: str = "",
+    flags: tuple[str, ...] = (),
+    request_id: str = "",
 ) -> str:
-    """The JSON of an entry that belongs to a scope and to no call."""
+    """The JSON of an entry that belongs to a scope; `request_id` where it is about a call, which it charges nothing."""
     ids = {"team": scope.team, "user": scope.user, "key": ""} | {scope.kind: scope.id}
     facts: dict[str, object] = {
-        "request_id": "",
+        "request_id": request_id,
         "org": org,
         "team": ids["team"] or "",
         "user": ids["user"],

@@ -43,6 +43,7 @@ SCRIPTS = (
     "refund",
     "credit",
     "adjust",
+    "dismiss",
     "repair",
     "repair_cell",
     "trim",

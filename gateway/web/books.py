@@ -128,7 +128,7 @@ class Books:
     async def _holds(self, request: Request, caller: Caller) -> Response:
         params = query(request, {"limit": "1000", "cursor": ""})
         limit = limit_of(params["limit"])
-        holds = await self._ledger.open_holds(caller.org, limit=limit, after=_hold_cursor(params["cursor"]))
+        holds = await self._ledger.open_holds(caller.org, limit=limit, after=hold_cursor(params["cursor"]))
         last = f"{holds[-1].deadline_ms}-{holds[-1].id}" if len(holds) == limit else None
         return json_response({"data": [hold_json(hold) for hold in holds], "next_cursor": last})
 
@@ -216,7 +216,7 @@ def _matches(entry: Entry, wanted: Mapping[str, str]) -> bool:
     return all(getattr(entry, name) == value for name, value in wanted.items())
 
 
-def _hold_cursor(text: str) -> tuple[int, str] | None:
+def hold_cursor(text: str) -> tuple[int, str] | None:
     match = _HOLD_CURSOR.fullmatch(text)
     if text and not match:
         raise InvalidRequest("cursor is the next_cursor of the page before.", param="cursor")

@@ -10,7 +10,9 @@ from gateway.billing.money import format_usd
 from gateway.store.quarantine import Quarantine, Quarantined
 from gateway.web.admin import READERS, WRITERS
 from gateway.web.auth import Authenticator, Caller
-from gateway.web.http import guarded, json_response
+from gateway.web.books import hold_cursor
+from gateway.web.http import guarded, json_response, limit_of, query
+from gateway.web.idempotency import author_of
 
 
 class QuarantineDesk:
@@ -23,19 +25,24 @@ class QuarantineDesk:
     def routes(self) -> list[Route]:
         path = "/admin/v1/quarantine"
         return [
-            Route(path, guarded(self._auth, READERS, self._list), methods=["GET"]),
+            Route(path, guarded(self._auth, READERS, self._page), methods=["GET"]),
             Route(path + "/{hold}", guarded(self._auth, WRITERS, self._dismiss), methods=["DELETE"]),
         ]
 
-    async def _list(self, _request: Request, caller: Caller) -> Response:
-        found = await self._quarantine.all(caller.org)
-        return json_response({"data": [quarantined_json(each) for each in found], "next_cursor": None})
+    async def _page(self, request: Request, caller: Caller) -> Response:
+        params = query(request, {"limit": "100", "cursor": ""})
+        limit = limit_of(params["limit"])
+        found = await self._quarantine.page(caller.org, after=hold_cursor(params["cursor"]) or (0, ""), limit=limit)
+        last = f"{found[-1].at_ms}-{found[-1].hold_id}" if len(found) == limit else None
+        return json_response({"data": [quarantined_json(each) for each in found], "next_cursor": last})
 
     async def _dismiss(self, request: Request, caller: Caller) -> Response:
         """The charge itself is booked, where it should be, by an adjustment."""
-        if not await self._quarantine.dismiss(caller.org, request.path_params["hold"]):
+        dismissed = await self._quarantine.dismiss(caller.org, request.path_params["hold"], author_of(caller))
+        if dismissed is None:
             raise NotFound("There is no charge of this hold in quarantine.")
-        return Response(status_code=204)
+        charge, entry_id = dismissed
+        return json_response({**quarantined_json(charge), "entry": entry_id})
 
 
 def quarantined_json(each: Quarantined) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """`/admin/v1/quarantine`: a charge whose hold Redis has lost is shown, and goes when a person says so."""
 
+import json
+import re
 import subprocess
 import sys
 
@@ -35,6 +37,32 @@ def test_a_charge_without_a_hold_is_shown_and_dismissed(stack: Stack) -> None:
     member = admin.http.delete(f"/admin/v1/quarantine/{charge['hold_id']}", headers=bearer(key))
     assert 403 == member.status_code
     command += ["--dismiss", charge["hold_id"]]
-    assert 0 == subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    dismissed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    (entry,) = admin.ledger(request_id=answer.request_id)
+    assert ("adjustment", 0, ["dismissed"], "admin") == tuple(
+        entry[name] for name in ("type", "cost_nano_usd", "flags", "author")
+    )
+    assert {charge["hold_id"], str(charge["cost_nano_usd"]), charge["key"]} <= set(re.findall(r"[\w-]+", entry["note"]))
+    assert charge["hold_id"] in dismissed.stdout
+    assert entry["id"] in dismissed.stdout
     assert [] == admin.get("/quarantine")["data"]
     assert 404 == admin.http.delete(f"/admin/v1/quarantine/{charge['hold_id']}").status_code
+
+
+def test_the_list_is_paged_as_all_others_are(stack: Stack) -> None:
+    """After a restore there may be thousands."""
+    admin = Admin(stack.gateway().url)
+    facts = {"request_id": "req", "team": "t", "user": None, "key": "k", "kind": "chat", "model": "gpt-4o-mini"}
+    held = [f"req-{number}" for number in (3, 1, 2)]
+    with redis.Redis.from_url(stack.redis_url) as client:
+        charges = {hold: f"{1_700_000_000_000 + int(hold[-1]) // 3}\n7\n{json.dumps(facts)}" for hold in held}
+        client.hset("gw:{default}:quarantine", mapping=charges)
+        try:
+            first = admin.get("/quarantine", limit="2")
+            rest = admin.get("/quarantine", limit="2", cursor=first["next_cursor"])
+        finally:
+            client.hdel("gw:{default}:quarantine", *held)
+    assert [["req-1", "req-2"], ["req-3"]] == [[row["hold_id"] for row in page["data"]] for page in (first, rest)]
+    assert rest["next_cursor"] is None
+    for refused in ("limit=0", "cursor=x", "team=red"):
+        assert 400 == admin.http.get(f"/admin/v1/quarantine?{refused}").status_code
