@@ -25,6 +25,7 @@ from gateway.store.embedded import EmbeddedRedis
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
 from gateway.store.prices import PriceBooks
+from gateway.store.quarantine import Quarantine
 from gateway.store.reconciliations import Reconciliations
 from gateway.store.scripts import SCRIPTS, RedisScripts, Script, TranslatedFaults, load
 from gateway.store.upstream_account import UpstreamAccounts
@@ -62,6 +63,9 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.run(
         Adjustments(confined, bench.calendar).post("walled", Adjustment("a2", RED, 1, "", ""), TEAM_RED, bench.now_ms())
     )
+    lost = bench.call(1)
+    bench.settle(lost, capture(1))
+    assert bench.run(Quarantine(bench.redis, confined).dismiss("walled", lost.hold_id, "admin"))
     books = Bookkeeping(bench.redis, confined, bench.reports, "walled")
     bench.run(books.repair(Difference("team red", "spent", 1, 1)))
     sheet = bench.keys.sheet("day", "2026-11", "team", "red")
