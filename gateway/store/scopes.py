@@ -9,12 +9,13 @@ from typing import cast
 from redis.asyncio import Redis
 
 from gateway.billing.budget import WINDOWS
-from gateway.billing.errors import AlreadyExists, LedgerUnavailable, NotFound
+from gateway.billing.errors import AlreadyExists, IdempotencyConflict, LedgerUnavailable, NotFound
 from gateway.billing.principal import Principal, Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.store.keys import Keys
+from gateway.store.ledger import TOMBSTONE_MS
 from gateway.store.packed import ScopeState, flags_of, models_text, soft_text, unpack_scope
-from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
+from gateway.store.scripts import Argument, Reply, ScriptRunner, TranslatedFaults, load
 from gateway.wire.scopes import settings_json, stored_settings
 
 _BINDINGS_MAX = 10_000
@@ -29,6 +30,14 @@ class Stored:
     raw: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that may be sent again: the id that its Idempotency-Key stands for, and the digest of what it asks."""
+
+    id: str
+    digest: str
+
+
 class Scopes:
     """What the control plane reads and writes."""
 
@@ -37,22 +46,35 @@ class Scopes:
         self._scripts = scripts
         self._put = load("put_scope")
 
-    async def create(self, org: str, settings: ScopeSettings, *, secret_digest: str = "") -> None:
-        """Store a new scope; for a key also whom the digest of its secret stands for.
+    async def create(
+        self, org: str, settings: ScopeSettings, *, secret_digest: str = "", asked: Asked | None = None
+    ) -> str | None:
+        """Store a new scope; for a key also whom the digest of its secret stands for. None: that is done.
 
-        Raises AlreadyExists: the id is taken. NotFound: a scope above it does not exist.
+        Else nothing is stored, for `asked` came before and created the scope whose id is returned; that is remembered
+        for TOMBSTONE_MS. Raises IdempotencyConflict: something else was asked under that id. AlreadyExists: the scope's
+        id is taken. NotFound: a scope above it does not exist.
         """
-        outcome, number = await self._write(org, b"", settings, secret_digest)
-        if outcome == "exists":
-            raise AlreadyExists(f"A {settings.kind} with id {settings.id} exists; change it with PATCH.", param="id")
-        if outcome == "missing":
-            parent = settings.parents()[number - 1]
-            raise NotFound(f"There is no {parent.kind} {parent.id}; create it first.", param=parent.kind)
+        match await self._write(org, b"", settings, secret_digest, asked):
+            case [b"repeated", bytes(first)]:
+                return first.decode()
+            case [b"conflict"]:
+                raise IdempotencyConflict(
+                    f"This Idempotency-Key was used for another {settings.kind}; use a new key for a new one.",
+                    param="Idempotency-Key",
+                )
+            case [b"exists"]:
+                raise AlreadyExists(
+                    f"A {settings.kind} with id {settings.id} exists; change it with PATCH.", param="id"
+                )
+            case [b"missing", int(number)]:
+                parent = settings.parents()[number - 1]
+                raise NotFound(f"There is no {parent.kind} {parent.id}; create it first.", param=parent.kind)
+        return None
 
     async def replace(self, org: str, old: Stored, new: ScopeSettings) -> bool:
         """Change a scope, unless someone changed it since `old` was read (False: read and try again)."""
-        outcome, _ = await self._write(org, old.raw, new, "")
-        return outcome == "put"
+        return await self._write(org, old.raw, new) == [b"put"]
 
     async def get(self, org: str, scope: Scope) -> tuple[ScopeSettings, ScopeState]:
         """Settings and state of one scope. Raises NotFound."""
@@ -122,21 +144,23 @@ class Scopes:
         with TranslatedFaults():
             return cast(list[bytes | None], await self._redis.mget(keys))
 
-    async def _write(self, org: str, replaces: bytes, settings: ScopeSettings, secret_digest: str) -> tuple[str, int]:
+    async def _write(
+        self, org: str, replaces: bytes, settings: ScopeSettings, secret_digest: str = "", asked: Asked | None = None
+    ) -> Reply:
         keys = Keys(org)
         state = keys.state(settings.scope)
-        reply = await self._scripts.run(
+        return await self._scripts.run(
             self._put,
             [
                 keys.settings(settings.scope),
                 state,
                 keys.index(settings.kind),
                 keys.digest(secret_digest) if secret_digest else state,
+                keys.receipt(asked.id) if asked else state,
                 *(keys.settings(parent) for parent in settings.parents()),
             ],
-            _put_args(replaces, settings, bool(secret_digest)),
+            [*_put_args(replaces, settings, bool(secret_digest)), asked.digest if asked else "", TOMBSTONE_MS],
         )
-        return cast(bytes, reply[0]).decode(), cast(int, reply[1]) if len(reply) > 1 else 0
 
 
 class Principals:

@@ -14,7 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.billing.budget import Budget, Calendar, Spans, instant
-from gateway.billing.errors import AlreadyExists, GatewayError, InvalidRequest, PermissionDenied, PreconditionFailed
+from gateway.billing.errors import (
+    AlreadyExists,
+    GatewayError,
+    IdempotencyUnreplayable,
+    InvalidRequest,
+    PermissionDenied,
+    PreconditionFailed,
+)
 from gateway.billing.money import format_usd
 from gateway.billing.principal import (
     SCOPE_ID,
@@ -27,9 +34,10 @@ from gateway.billing.principal import (
 )
 from gateway.billing.scope import ScopeSettings
 from gateway.store.packed import ScopeState
-from gateway.store.scopes import Scopes
+from gateway.store.scopes import Asked, Scopes
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.http import Handler, guarded, json_fields, json_response, limit_of, query
+from gateway.web.idempotency import answer_once, asked_once
 from gateway.wire.scopes import budget_json, changed_settings, new_settings, settings_json
 
 READERS: frozenset[Role] = frozenset({"admin", "auditor"})
@@ -86,13 +94,26 @@ class ScopeResource:
         if self._kind == "organisation":
             raise _no_further_organisation(settings.id, caller.org)
         settings = replace(settings, created_at_ms=await self._scopes.now_ms())
-        if self._kind != "key":
-            await self._scopes.create(caller.org, settings)
-            return json_response(await self._answer(caller.org, settings.scope), 201)
-        await self._refuse_foreign_user(caller.org, settings)
-        secret = make_sub_key(caller.org, "".join(secrets.choice(_LETTERS) for _ in range(SECRET_CHARS)))
-        await self._scopes.create(caller.org, settings, secret_digest=digest_of(secret))
-        return json_response({**await self._answer(caller.org, settings.scope), "key": secret}, 201)
+        asked = asked_once(self._kind, request, fields, caller)
+        if self._kind == "key":
+            return await self._create_key(caller.org, settings, asked)
+        repeated = await self._scopes.create(caller.org, settings, asked=asked) is not None
+        return answer_once(await self._answer(caller.org, settings.scope), repeated=repeated)
+
+    async def _create_key(self, org: str, settings: ScopeSettings, asked: Asked | None) -> Response:
+        """Its secret is in this answer and nowhere else: who lost it hears which key to revoke, and gets no other."""
+        await self._refuse_foreign_user(org, settings)
+        secret = make_sub_key(org, "".join(secrets.choice(_LETTERS) for _ in range(SECRET_CHARS)))
+        first = await self._scopes.create(org, settings, secret_digest=digest_of(secret), asked=asked)
+        if first is not None:
+            raise IdempotencyUnreplayable(
+                f"Key {first} was created by the first request with this Idempotency-Key; its secret was in that "
+                "answer and is not kept. If that answer is lost, revoke the key and create another under a new "
+                "Idempotency-Key.",
+                param="Idempotency-Key",
+                details={"scope": "key", "id": first},
+            )
+        return json_response({**await self._answer(org, settings.scope), "key": secret}, 201)
 
     async def _refuse_foreign_user(self, org: str, settings: ScopeSettings) -> None:
         if settings.user is None:

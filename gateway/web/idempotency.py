@@ -1,13 +1,16 @@
 """What is entered once however often it is sent: the id an Idempotency-Key stands for, and the answer to a repeat."""
 
 import hashlib
+import json
 import re
 import secrets
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.billing.errors import IdempotencyConflict, InvalidRequest
+from gateway.store.scopes import Asked
 from gateway.web.auth import Caller
 from gateway.web.http import json_response
 
@@ -27,6 +30,17 @@ def idempotent_id(kind: str, request: Request, caller: Caller) -> str:
             "Idempotency-Key is sent once, as 1 to 255 visible ASCII characters.", param="Idempotency-Key"
         )
     return f"{kind}-{hashlib.sha256(f'{author_of(caller)} {keys[0]}'.encode()).hexdigest()[:24]}"
+
+
+def asked_once(kind: str, request: Request, fields: Mapping[str, object], caller: Caller) -> Asked | None:
+    """What is asked under an Idempotency-Key, equal for equal bodies however their JSON was written; None without one.
+
+    Raises InvalidRequest: it is sent twice, or is no key.
+    """
+    if "idempotency-key" not in request.headers:
+        return None
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    return Asked(idempotent_id(kind, request, caller), digest)
 
 
 def author_of(caller: Caller) -> str:

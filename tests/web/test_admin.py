@@ -1,6 +1,7 @@
 """The control plane: what it takes, what it refuses, and whom."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from typing import Any, cast
 
@@ -382,3 +383,47 @@ def test_a_role_ends_with_its_key(admin: Admin, gateway: Process) -> None:
         admin.post("/teams/former/unblock")
         admin.post(f"/keys/{key['id']}/revoke")
         assert (401, "invalid_api_key") == refused(http.get("/admin/v1/teams"))[:2]
+
+
+def post_once(admin: Admin, path: str, body: dict[str, Any], key: str) -> httpx.Response:
+    return admin.http.post(f"/admin/v1{path}", json=body, headers={"idempotency-key": key})
+
+
+@pytest.mark.parametrize("kind", ["teams", "users"])
+def test_a_scope_is_created_once_however_often_it_is_asked_for(admin: Admin, kind: str) -> None:
+    """A lost reply must not become an error for who asks again."""
+    admin.http.post("/admin/v1/teams", json={"id": "parent"})
+    body = {"id": f"once-{kind}", "name": "A"} | ({"team": "parent"} if kind == "users" else {})
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: post_once(admin, f"/{kind}", body, "once"), range(10)))
+    assert {(201, answers[0].text)} == {(answer.status_code, answer.text) for answer in answers}
+    assert [None, *["true"] * 9] == sorted(
+        (answer.headers.get("idempotent-replayed") for answer in answers), key=lambda mark: mark or ""
+    )
+    other = post_once(admin, f"/{kind}", body | {"name": "B"}, "once")
+    assert (409, "idempotency_conflict", "Idempotency-Key") == refused(other)
+    assert (409, "already_exists", "id") == refused(post_once(admin, f"/{kind}", body, "another"))
+
+
+def test_a_key_asked_for_again_is_no_second_key(admin: Admin) -> None:
+    """Its secret is not kept, so it cannot be answered again; but nobody is left with a key they do not know of."""
+    admin.post("/teams", {"id": "single"})
+    body = {"team": "single"}
+    first = post_once(admin, "/keys", body, "one-key").json()
+    again = post_once(admin, "/keys", body, "one-key")
+    assert (409, "idempotency_unreplayable", "Idempotency-Key") == refused(again)
+    assert first["id"] == again.json()["error"]["id"]
+    assert first["key"] not in again.text
+    assert (409, "idempotency_conflict", "Idempotency-Key") == refused(
+        post_once(admin, "/keys", body | {"name": "x"}, "one-key")
+    )
+    assert 201 == post_once(admin, "/keys", body, "another-key").status_code
+    ids = [row["id"] for row in admin.get("/keys", limit="1000")["data"] if row["team"] == "single"]
+    assert 2 == len(ids)
+
+
+def test_an_idempotency_key_of_a_refused_request_is_free(admin: Admin) -> None:
+    """Nothing was created: what was wrong is put right and sent again under the same key."""
+    assert 404 == post_once(admin, "/users", {"id": "early", "team": "not-yet"}, "free").status_code
+    admin.post("/teams", {"id": "not-yet"})
+    assert 201 == post_once(admin, "/users", {"id": "early", "team": "not-yet"}, "free").status_code
