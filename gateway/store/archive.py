@@ -1,13 +1,13 @@
 """The books in a file: everything that is needed to check them elsewhere, or to build them again in an empty Redis.
 
-Lines of JSON: a head; every scope's settings; every sub-key's digest; price lists, and what people entered beside the
-ledger; every entry with all its fields; and a foot with the number of entries and the SHA-256 of all lines before it. A
-file without its foot was cut short and is refused.
+Lines of JSON: a head; every scope's settings, outermost first; every sub-key's digest; price lists, and what people
+entered beside the ledger; every entry with all its fields; and a foot with the number of entries and the SHA-256 of all
+lines before it. A file without its foot was cut short and is refused.
 """
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,16 +16,18 @@ from redis.asyncio import Redis
 
 from gateway.billing.ledger import Entry
 from gateway.billing.principal import Scope, ScopeKind
+from gateway.billing.scope import ScopeSettings
 from gateway.store.keys import SCHEMA_VERSION, Keys
 from gateway.store.records import Fields, entry_of
 from gateway.store.scripts import TranslatedFaults
+from gateway.wire.scopes import stored_settings
 
 _KINDS: tuple[ScopeKind, ...] = ("organisation", "team", "user", "key")
 _PAGE = 1000
 
 
 class UnfitArchive(ValueError):
-    """The file is no whole archive of these books; the text says why."""
+    """The file is no whole archive of these books, or none can be made; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,27 @@ class Archive:
     rows: list[tuple[str, RawEntry]] = field(default_factory=list)
     fields: list[tuple[str, str, str]] = field(default_factory=list)
 
+    def settings(self) -> dict[Scope, ScopeSettings]:
+        """Those of every scope, outermost first, in whatever order they stand in the file."""
+        ordered = sorted(self.scopes, key=lambda each: _KINDS.index(each[0].kind))
+        return {scope: stored_settings(scope.kind, json.loads(settings)) for scope, settings in ordered}
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What an archive goes up to, as of one instant: the newest id of each stream, and what is no stream."""
+
+    newest: dict[str, str]
+    price_lists: bytes | None
+    trimmed: bytes | None
+
 
 class Archiver:
-    """Writes archives of one organisation."""
+    """Writes archives of one organisation.
+
+    While it writes, the gateways go on. First the cut is made; what is posted later is not in the archive. Then scopes
+    are listed, those inside before those around them: so whatever an entry or a scope names is listed as well.
+    """
 
     def __init__(self, redis: Redis, org: str) -> None:
         self._redis = redis
@@ -70,7 +90,7 @@ class Archiver:
         self._keys = Keys(org)
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """The archive, line by line. Raises LedgerUnavailable."""
+        """The archive, line by line. Raises LedgerUnavailable; UnfitArchive: entries were trimmed meanwhile."""
         digest, entries = hashlib.sha256(), 0
         async for record in self._records():
             entries += "entry" in record
@@ -85,11 +105,11 @@ class Archiver:
         async for raw in self._stream(self._keys.ledger):
             yield raw
 
-    async def _stream(self, name: str) -> AsyncIterator[RawEntry]:
+    async def _stream(self, name: str, until: str = "+") -> AsyncIterator[RawEntry]:
         start = "-"
         while True:
             with TranslatedFaults():
-                rows = cast(list[tuple[bytes, Fields]], await self._redis.xrange(name, start, count=_PAGE))
+                rows = cast(list[tuple[bytes, Fields]], await self._redis.xrange(name, start, until, count=_PAGE))
             for entry_id, fields in rows:
                 yield RawEntry(entry_id.decode(), {name.decode(): value.decode() for name, value in fields.items()})
             if len(rows) < _PAGE:
@@ -98,38 +118,70 @@ class Archiver:
 
     async def _records(self) -> AsyncIterator[dict[str, object]]:
         yield {"archive": "gateway ledger", "schema": SCHEMA_VERSION, "org": self._org}
-        for kind in _KINDS:
+        cut = await self._cut()
+        scopes = await self._scopes()
+        for scope in scopes:
             with TranslatedFaults():
-                ids = cast(list[bytes], await self._redis.zrange(self._keys.index(kind), 0, -1))
-            for member in ids:
-                scope = Scope(kind, member.decode())
-                with TranslatedFaults():
-                    settings = cast(bytes | None, await self._redis.get(self._keys.settings(scope)))
-                if settings is not None:
-                    yield {"scope": kind, "id": scope.id, "settings": settings.decode()}
-        prefix = self._keys.digest("")
-        async for key in self._redis.scan_iter(match=f"{prefix}*", count=_PAGE):
-            with TranslatedFaults():
-                owner = cast(bytes | None, await self._redis.get(key))
-            if owner is not None:
-                yield {"digest": key.decode().removeprefix(prefix), "owner": owner.decode()}
-        async for record in self._beside():
+                settings = cast(bytes | None, await self._redis.get(self._keys.settings(scope)))
+            if settings is not None:
+                yield {"scope": scope.kind, "id": scope.id, "settings": settings.decode()}
+        async for record in self._digests({scope.id for scope in scopes if scope.kind == "key"}):
             yield record
-        async for raw in self.entries():
+        async for record in self._beside(cut):
+            yield record
+        async for raw in self._stream(self._keys.ledger, cut.newest[self._keys.ledger]):
             yield {"entry": raw.id, "fields": raw.fields}
+        with TranslatedFaults():
+            trimmed = cast(bytes | None, await self._redis.get(self._keys.trimmed))
+        if trimmed != cut.trimmed:
+            raise UnfitArchive("entries were taken out while they were exported; export anew")
 
-    async def _beside(self) -> AsyncIterator[dict[str, object]]:
-        """Price lists and the schedule; what people entered; charges in quarantine."""
+    async def _cut(self) -> _Cut:
         keys = self._keys
-        lists = self._redis.scan_iter(match=f"{keys.prices('')}*", count=_PAGE)
-        names = [keys.price_lists, *[name.decode() async for name in lists]]
-        for name in names:
+        names = (keys.ledger, keys.price_schedule, keys.upstream_account, keys.reconciliations)
+        with TranslatedFaults():
+            pipeline = self._redis.pipeline(transaction=True)
+            for name in names:
+                pipeline.xrevrange(name, count=1)
+            pipeline.get(keys.price_lists)
+            pipeline.get(keys.trimmed)
+            *newest, price_lists, trimmed = await pipeline.execute()
+        ids = {name: rows[0][0].decode() if rows else "0-0" for name, rows in zip(names, newest, strict=True)}
+        return _Cut(ids, price_lists, trimmed)
+
+    async def _scopes(self) -> list[Scope]:
+        """Every scope, outermost first."""
+        listed: dict[ScopeKind, list[bytes]] = {}
+        for kind in reversed(_KINDS):
+            with TranslatedFaults():
+                listed[kind] = cast(list[bytes], await self._redis.zrange(self._keys.index(kind), 0, -1))
+        return [Scope(kind, member.decode()) for kind in _KINDS for member in listed[kind]]
+
+    async def _digests(self, key_ids: Collection[str]) -> AsyncIterator[dict[str, object]]:
+        prefix = self._keys.digest("")
+        async for name, owner in self._strings(prefix):
+            if json.loads(owner)["key"] in key_ids:
+                yield {"digest": name.removeprefix(prefix), "owner": owner}
+
+    async def _strings(self, prefix: str) -> AsyncIterator[tuple[str, str]]:
+        """Every key that begins so, and its value."""
+        with TranslatedFaults():
+            names = {name.decode() async for name in self._redis.scan_iter(match=f"{prefix}*", count=_PAGE)}
+        for name in sorted(names):
             with TranslatedFaults():
                 value = cast(bytes | None, await self._redis.get(name))
             if value is not None:
-                yield {"string": keys.short(name), "value": value.decode()}
+                yield name, value.decode()
+
+    async def _beside(self, cut: _Cut) -> AsyncIterator[dict[str, object]]:
+        """Price lists and the schedule; what people entered; charges in quarantine."""
+        keys = self._keys
+        if cut.price_lists is not None:
+            yield {"string": keys.short(keys.price_lists), "value": cut.price_lists.decode()}
+        async for name, value in self._strings(keys.prices("")):
+            yield {"string": keys.short(name), "value": value}
         for name in (keys.price_schedule, keys.upstream_account, keys.reconciliations):
-            async for raw in self._stream(name):
+            async for raw in self._stream(name, cut.newest[name]):
                 yield {"stream": keys.short(name), "id": raw.id, "fields": raw.fields}
         with TranslatedFaults():
             quarantined = cast(dict[bytes, bytes], await self._redis.hgetall(keys.quarantine))

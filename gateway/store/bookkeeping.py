@@ -1,6 +1,5 @@
 """What is done to the books from outside: repair a balance, trim what is archived, build all of it again."""
 
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from gateway.store.records import entry_by_hand
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.scripts import ScriptRunner, TranslatedFaults, load
-from gateway.wire.scopes import stored_settings
 
 REPAIR = "repair"
 """Flag of the adjustment, of no amount, that tells a balance was corrected."""
@@ -139,13 +137,15 @@ class Bookkeeping:
         """Build the books of an empty Redis from archives; returns how many entries they have.
 
         The newest archive says what settings and sub-keys there are. Open holds, image jobs and answers are in none.
-        Raises UnfitArchive: they do not fit together. LedgerUnavailable.
+        Raises UnfitArchive: they do not fit together; then nothing was written. LedgerUnavailable.
         """
         entries = list(joined(list(archives)))
         newest = max(archives, key=lambda archive: position(archive.entries[-1].id) if archive.entries else (0, 0))
+        settings = newest.settings()
         accounts = _accounts(entries)
-        for scope, settings in newest.scopes:
-            await scopes.create(self._org, stored_settings(scope.kind, json.loads(settings)))
+        _refuse_unknown(settings, accounts)
+        for each in settings.values():
+            await scopes.create(self._org, each)
         with TranslatedFaults():
             for digest, owner in newest.digests.items():
                 await self._redis.set(self._keys.digest(digest), owner)
@@ -174,9 +174,7 @@ class Bookkeeping:
             await self._redis.set(self._keys.trimmed, raw.id)
 
     async def _set_balances(self, scope: Scope, account: Account) -> None:
-        packed = cast(bytes | None, await self._redis.get(self._keys.state(scope)))
-        if packed is None:
-            raise UnfitArchive(f"{scope.kind} {scope.id} has entries and no settings in the archive")
+        packed = cast(bytes, await self._redis.get(self._keys.state(scope)))
         moving = tuple(account.windows[window] for window in MOVING)
         balances = Balances(account.spent, account.paid_in, account.credit_spent, moving)
         await self._redis.set(self._keys.state(scope), with_balances(packed, balances))
@@ -204,6 +202,14 @@ def _accounts(entries: Sequence[RawEntry]) -> dict[Scope, Account]:
 def _refuse_gap(accounts: dict[Scope, Account], carried: dict[Scope, Account]) -> None:
     if accounts != carried:
         raise UnfitArchive("entries are missing between the archives: they do not add up to what a checkpoint carries")
+
+
+def _refuse_unknown(settings: dict[Scope, ScopeSettings], accounts: dict[Scope, Account]) -> None:
+    """Before the first write: an archive that lacks a scope leaves an empty Redis empty."""
+    named = {parent for each in settings.values() for parent in each.parents()}
+    for scope in sorted({*accounts, *named} - settings.keys(), key=str):
+        why = "has entries" if scope in accounts else "has scopes inside it"
+        raise UnfitArchive(f"{scope.kind} {scope.id} {why} and no settings in the archive")
 
 
 def _add_everywhere(accounts: dict[Scope, Account], entry: Entry) -> None:
