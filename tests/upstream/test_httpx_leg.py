@@ -1,271 +1,13 @@
-"""The httpx leg against a raw server: what left the machine decides what may have been billed."""
+"""What is httpx's alone: an outbound proxy, and that certificates are checked."""
 
 import asyncio
-import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from gateway.upstream.httpx_leg import HttpxLeg
-from gateway.upstream.leg import AnswerTimeout, BrokenOff, NoAnswer, NotSent, PoolExhausted, UpstreamRequest
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-REQUEST = UpstreamRequest(
-    "/api/chat-completions/",
-    [(b"authorization", b"Bearer sk-made-up"), (b"content-type", b"application/json"), (b"x-request-id", b"req-1")],
-    b'{"model":"gpt-4o"}',
-)
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-async def read_request(reader: asyncio.StreamReader) -> tuple[list[bytes], bytes]:
-    """Request line and header lines as they came, and the body."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    return head.split(b"\r\n")[:-2], await reader.readexactly(len(REQUEST.body))
-
-
-@contextlib.asynccontextmanager
-async def upstream(handler: Handler) -> AsyncIterator[str]:
-    """A server that does what the handler says, and then closes the connection."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await handler(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        host, port = server.sockets[0].getsockname()
-        yield f"http://{host}:{port}"
-
-
-@contextlib.asynccontextmanager
-async def leg_to(url: str, *, answer_timeout_s: float = 5, connections_max: int = 4) -> AsyncIterator[HttpxLeg]:
-    leg = HttpxLeg(url, connect_timeout_s=0.5, answer_timeout_s=answer_timeout_s, connections_max=connections_max)
-    try:
-        yield leg
-    finally:
-        await leg.close()
-
-
-async def rest_of(chunks: AsyncIterator[bytes]) -> bytes:
-    return b"".join([chunk async for chunk in chunks])
-
-
-async def body_of(leg: HttpxLeg) -> bytes:
-    answer = await leg.send(REQUEST)
-    try:
-        return await rest_of(answer.chunks())
-    finally:
-        await answer.close()
-
-
-def test_nothing_is_added_to_a_request() -> None:
-    """Only what HTTP needs: Host and Content-Length. No agent, no encodings, nothing that names the library."""
-    seen: list[tuple[list[bytes], bytes]] = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await read_request(reader))
-        writer.write(OK)
-
-    async def story() -> None:
-        async with upstream(answer) as url, leg_to(url) as leg:
-            assert b"ok" == await body_of(leg)
-
-    asyncio.run(story())
-    ((first, *headers), body) = seen[0]
-    assert b"POST /api/chat-completions/ HTTP/1.1" == first
-    assert [b"host", b"authorization", b"content-type", b"x-request-id", b"content-length"] == [
-        line.split(b":")[0].lower() for line in headers
-    ]
-    assert REQUEST.body == body
-
-
-def test_cookies_are_not_carried_from_call_to_call() -> None:
-    """What the upstream sets in answering one member would follow the calls of all others."""
-    heads: list[list[bytes]] = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for _ in range(2):
-            heads.append((await read_request(reader))[0])
-            writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: session=an; Path=/\r\nContent-Length: 2\r\n\r\nok")
-
-    async def story() -> None:
-        async with upstream(answer) as url, leg_to(url) as leg:
-            await body_of(leg)
-            await body_of(leg)
-
-    asyncio.run(story())
-    assert heads[0] == heads[1]
-
-
-def test_an_answer_is_given_as_it_came() -> None:
-    """Status, headers by lower-case names (twice, where they came twice), bytes without any decoding."""
-    raw = b"\x1f\x8b not gzip at all"
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(
-            b"HTTP/1.1 418 Odd\r\nX-A: 1\r\nx-a: 2\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
-            + b"%x\r\n%b\r\n0\r\n\r\n" % (len(raw), raw)
-        )
-
-    async def story() -> None:
-        async with upstream(answer) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
-            assert 418 == got.status
-            assert [(b"x-a", b"1"), (b"x-a", b"2")] == [pair for pair in got.headers if pair[0] == b"x-a"]
-            assert raw == b"".join([chunk async for chunk in got.chunks()])
-            await got.close()
-            await got.close()
-
-    asyncio.run(story())
-
-
-def test_the_first_chunk_does_not_wait_for_the_second() -> None:
-    """A stream is passed on as it comes: the server sends its second event only when the first was read."""
-    read = asyncio.Event()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(CHUNKED + b"3\r\none\r\n")
-        await read.wait()
-        writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
-
-    async def story() -> None:
-        async with upstream(answer) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
-            chunks = got.chunks()
-            assert b"one" == await anext(chunks)
-            read.set()
-            assert [b"two"] == [chunk async for chunk in chunks]
-            await got.close()
-
-    asyncio.run(story())
-
-
-def test_redirects_are_not_followed() -> None:
-    """The key would be sent wherever the upstream, or who sits before it, points to."""
-    calls: list[bytes] = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        calls.append((await read_request(reader))[0][0])
-        writer.write(b"HTTP/1.1 307 Elsewhere\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n")
-
-    async def story() -> None:
-        async with upstream(answer) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
-            assert 307 == got.status
-            await got.close()
-
-    asyncio.run(story())
-    assert 1 == len(calls)
-
-
-def failed(handler: Handler, expected: type[Exception], *, answer_timeout_s: float = 5) -> int:
-    """Send once, expect the fault; returns how many requests began to arrive."""
-    arrived = 0
-
-    async def counting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal arrived
-        arrived += 1
-        await handler(reader, writer)
-
-    async def story() -> None:
-        async with upstream(counting) as url, leg_to(url, answer_timeout_s=answer_timeout_s) as leg:
-            with pytest.raises(expected) as fault:
-                await leg.send(REQUEST)
-            assert expected is fault.type
-
-    asyncio.run(story())
-    return arrived
-
-
-async def closes_after_reading(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    await read_request(reader)
-
-
-async def closes_at_once(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    return
-
-
-async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await read_request(reader)
-    writer.transport.abort()
-
-
-async def talks_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await read_request(reader)
-    writer.write(b"SSH-2.0-OpenSSH\r\n\r\n")
-
-
-async def breaks_off_within_its_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await read_request(reader)
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-")
-
-
-async def says_nothing(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    await read_request(reader)
-    await reader.read()
-
-
-@pytest.mark.parametrize(
-    "handler", [closes_after_reading, closes_at_once, resets, talks_nonsense, breaks_off_within_its_head]
-)
-def test_a_request_that_left_and_was_not_answered_may_have_been_billed(handler: Handler) -> None:
-    """And it is never sent a second time: a paid POST would be paid twice."""
-    assert 1 == failed(handler, NoAnswer)
-
-
-def test_silence_ends_with_its_time() -> None:
-    """The same as no answer, told apart so that the client hears 504."""
-    assert 1 == failed(says_nothing, AnswerTimeout, answer_timeout_s=0.05)
-
-
-def test_a_port_that_is_closed_was_sent_nothing() -> None:
-    """The hold may be released."""
-
-    async def story() -> None:
-        async with leg_to("http://127.0.0.1:1") as leg:
-            with pytest.raises(NotSent) as fault:
-                await leg.send(REQUEST)
-            assert NotSent is fault.type
-
-    asyncio.run(story())
-
-
-def test_a_name_that_does_not_resolve_was_sent_nothing() -> None:
-    """`.invalid` never does (RFC 2606)."""
-
-    async def story() -> None:
-        async with leg_to("http://upstream.invalid") as leg:
-            with pytest.raises(NotSent):
-                await leg.send(REQUEST)
-
-    asyncio.run(story())
-
-
-def test_a_failed_handshake_was_sent_nothing() -> None:
-    """TLS against a server that speaks none: no byte of the request has left."""
-    received: list[bytes] = []
-
-    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        received.append(await reader.read(1024))
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-    async def story() -> None:
-        async with upstream(plain) as url, leg_to(url.replace("http://", "https://")) as leg:
-            with pytest.raises(NotSent):
-                await leg.send(REQUEST)
-
-    asyncio.run(story())
-    assert not any(b"sk-made-up" in data for data in received)
+from gateway.upstream.httpx_leg import HttpxLeg, is_behind_proxy
+from gateway.upstream.leg import NotSent
+from tests.upstream.test_legs import REQUEST, upstream
 
 
 def test_a_proxy_that_refuses_was_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,9 +21,10 @@ def test_a_proxy_that_refuses_was_sent_nothing(monkeypatch: pytest.MonkeyPatch) 
     async def story() -> None:
         async with upstream(refuses) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", proxy)
-            async with leg_to("https://upstream.invalid") as leg:
-                with pytest.raises(NotSent):
-                    await leg.send(REQUEST)
+            leg = HttpxLeg("https://upstream.invalid", connect_timeout_s=1, answer_timeout_s=1, connections_max=1)
+            with pytest.raises(NotSent):
+                await leg.send(REQUEST)
+            await leg.close()
 
     asyncio.run(story())
     assert received[0].startswith(b"CONNECT upstream.invalid:443 ")
@@ -297,80 +40,24 @@ def test_certificates_are_checked() -> None:
     asyncio.run(context.close())
 
 
-@pytest.mark.parametrize("rest", [b"", b"3\r\non", b"zz\r\none\r\n"])
-def test_an_answer_that_stops_is_broken_off(rest: bytes) -> None:
-    """What came before is given; the fault says that there should be more."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(CHUNKED + b"5\r\nfirst\r\n" + rest)
-
-    async def story() -> None:
-        async with upstream(answer) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
-            chunks = got.chunks()
-            assert b"first" == await anext(chunks)
-            with pytest.raises(BrokenOff):
-                await rest_of(chunks)
-            await got.close()
-
-    asyncio.run(story())
-
-
-def test_a_silent_stream_is_broken_off() -> None:
-    """The upstream hangs in the middle of its answer; the call does not hang with it."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(CHUNKED + b"5\r\nfirst\r\n")
-        await reader.read()
-
-    async def story() -> None:
-        async with upstream(answer) as url, leg_to(url, answer_timeout_s=0.1) as leg:
-            with pytest.raises(BrokenOff):
-                await body_of(leg)
-
-    asyncio.run(story())
-
-
-def test_a_full_pool_says_so_and_sends_nothing() -> None:
-    """All connections are in use by running streams: 503, and the hold is released."""
-    arrived = 0
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal arrived
-        while True:
-            await read_request(reader)
-            arrived += 1
-            writer.write(OK)
-
-    async def story() -> None:
-        async with upstream(answer) as url, leg_to(url, connections_max=1) as leg:
-            first = await leg.send(REQUEST)
-            with pytest.raises(PoolExhausted):
-                await leg.send(REQUEST)
-            await first.close()
-            assert b"ok" == await body_of(leg)
-
-    asyncio.run(story())
-    assert 2 == arrived
-
-
-def test_a_connection_is_used_again() -> None:
-    """One after the other over one connection, read to its end."""
-    connections = 0
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        while True:
-            await read_request(reader)
-            writer.write(OK)
-
-    async def story() -> None:
-        async with upstream(answer) as url, leg_to(url) as leg:
-            for _ in range(3):
-                await body_of(leg)
-
-    asyncio.run(story())
-    assert 1 == connections
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"https_proxy": "http://proxy:3128"}, True),
+        ({"all_proxy": "http://proxy:3128"}, True),
+        ({"http_proxy": "http://proxy:3128"}, False),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "minitoolai.com"}, False),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "*"}, False),
+    ],
+)
+def test_a_proxy_in_the_environment_is_seen(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: bool
+) -> None:
+    """Only what the upstream's own scheme goes through counts."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert expected == is_behind_proxy("https://minitoolai.com")

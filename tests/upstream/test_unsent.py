@@ -2,16 +2,23 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import pytest
 
+from gateway.upstream.direct_leg import DirectLeg
 from gateway.upstream.httpx_leg import HttpxLeg
-from gateway.upstream.leg import NoAnswer, NotSent, UpstreamRequest
+from gateway.upstream.leg import NoAnswer, NotSent, UpstreamLeg, UpstreamRequest
+
+both = pytest.mark.parametrize("leg_kind", [DirectLeg, HttpxLeg])
 
 REQUEST = UpstreamRequest("/", [(b"content-type", b"application/json")], b"{}")
 
 
-def test_a_deadline_that_strikes_while_waiting_for_a_connection_sent_nothing() -> None:
+@both
+def test_a_deadline_that_strikes_while_waiting_for_a_connection_sent_nothing(
+    leg_kind: Callable[..., UpstreamLeg],
+) -> None:
     """At the end of the grace time a queued call must be released, not booked: the pool's only connection is busy."""
 
     async def scenario() -> list[str]:
@@ -28,7 +35,7 @@ def test_a_deadline_that_strikes_while_waiting_for_a_connection_sent_nothing() -
 
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
-        leg = HttpxLeg(f"http://{host}:{port}", connect_timeout_s=30, answer_timeout_s=30, connections_max=1)
+        leg = leg_kind(f"http://{host}:{port}", connect_timeout_s=30, answer_timeout_s=30, connections_max=1)
         busy = asyncio.create_task(leg.send(REQUEST))
         await held.wait()
         with pytest.raises(NotSent):
@@ -44,13 +51,14 @@ def test_a_deadline_that_strikes_while_waiting_for_a_connection_sent_nothing() -
     assert ["request"] == asyncio.run(scenario())
 
 
-def test_a_header_that_cannot_be_written_sent_nothing() -> None:
+@both
+def test_a_header_that_cannot_be_written_sent_nothing(leg_kind: Callable[..., UpstreamLeg]) -> None:
     """A key with a line break is refused on our side of the connection: that is no charge."""
 
     async def scenario() -> None:
         server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
-        leg = HttpxLeg(f"http://{host}:{port}", connect_timeout_s=5, answer_timeout_s=5, connections_max=1)
+        leg = leg_kind(f"http://{host}:{port}", connect_timeout_s=5, answer_timeout_s=5, connections_max=1)
         broken = UpstreamRequest("/", [(b"authorization", b"Bearer a\r\nb")], b"{}")
         try:
             with pytest.raises(NotSent):

@@ -1,0 +1,273 @@
+"""One HTTP/1.1 connection to the upstream: a request at a time, its answer as it arrives.
+
+It is an `asyncio.Protocol` that feeds httptools, because a stream reader, a task or a timer for each read costs more
+than all the rest of a call (ADR 0023). What a caller must know of money is whether the whole request left: `sent`.
+
+Laws:
+- What the upstream sends while nothing was asked, or behind the end of its answer, ends the connection.
+- What is not read yet is bounded: past `_PAUSED_ABOVE_BYTES` the upstream is not read until the reader has caught up.
+- The head is bounded in bytes and lines. Silence is bounded, but the time a slow reader takes is not silence.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal, cast
+
+import httptools
+
+from gateway.upstream.leg import AnswerTimeout, BrokenOff, Headers, NoAnswer, NotSent, UpstreamFault
+
+_PAUSED_ABOVE_BYTES = 256 * 1024
+_HEAD_BYTES_MAX = 64 * 1024
+_HEAD_LINES_MAX = 200
+_KEEP_ALIVE_MARGIN_S = 1.0
+
+
+class LostUnsent(NotSent):
+    """The connection was lost before it had taken the whole request: it may be sent again on another."""
+
+
+State = Literal["idle", "asked", "answering", "answered", "closed"]
+
+
+class Connection(asyncio.Protocol):
+    """`ask` sends a request, `answer_begun` waits for its head, `read` gives the body piece by piece."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, silence_s: float, on_lost: Callable[["Connection"], None]
+    ) -> None:
+        self._loop = loop
+        self._silence_s = silence_s
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard_at_s = 0.0
+        self._fault: UpstreamFault | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._reading_paused = False
+        self._head_bytes = 0
+        self._framed = False
+        self._keeps_alive = True
+        self.state: State = "idle"
+        self.sent = False
+        """Whether every byte of the request has been handed to the system: what is not whole cannot be billed."""
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.idle_until_s = 0.0
+        """When an idle connection is too old to be trusted, by the loop's clock."""
+
+    # What the pool and the leg use
+
+    def ask(self, request: bytes) -> None:
+        """Send a whole request. The connection must be idle."""
+        if self._transport is None or self._transport.is_closing():
+            raise LostUnsent("closed")
+        self.state, self.sent, self.status, self.headers = "asked", True, 0, []
+        self._head_bytes, self._framed = 0, False
+        self._heard_at_s = self._loop.time()
+        self._watch_silence()
+        self._transport.write(request)
+
+    async def answer_begun(self) -> None:
+        """Wait for the head of the answer. Raises NotSent, NoAnswer, AnswerTimeout."""
+        while self.state == "asked":
+            await self._wait()
+        if self.state == "closed" and not self.status:
+            raise self._fault or NoAnswer("closed")
+
+    async def read(self) -> bytes:
+        """What has arrived of the body since the last time; waits where that is nothing, b"" at its end.
+
+        Raises BrokenOff.
+        """
+        while not self._body:
+            if self.state == "answered":
+                return b""
+            if self.state == "closed":
+                raise BrokenOff(self._fault.reason if self._fault else "closed")
+            await self._wait()
+        chunk = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self._body_bytes = 0
+        if self._reading_paused:
+            self._resume_reading()
+        return chunk
+
+    def finish(self) -> bool:
+        """The answer was read, or is left: whether the connection can be asked again. If not, it is closed."""
+        reusable = self.state == "answered" and self._keeps_alive and self._fault is None and not self._body
+        if reusable:
+            self.state = "idle"
+        else:
+            self.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return reusable
+
+    def abort(self) -> None:
+        """Close at once; the upstream's answer, if one is on its way, is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def usable(self) -> bool:
+        """Whether an idle connection may be asked."""
+        return self.state == "idle" and self._transport is not None and not self._transport.is_closing()
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        # Nothing may wait in the transport's buffer unseen: what is not written yet is not sent.
+        self._transport.set_write_buffer_limits(high=0)
+
+    def pause_writing(self) -> None:
+        self.sent = False
+
+    def resume_writing(self) -> None:
+        self.sent = True
+
+    def data_received(self, data: bytes) -> None:
+        if self.state in ("idle", "answered"):
+            self._fail("spoke unasked")
+            return
+        self._heard_at_s = self._loop.time()
+        if self.state == "asked":
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(type(error).__name__)
+            return
+        if self.state == "asked" and self._head_bytes > _HEAD_BYTES_MAX:
+            self._fail("its head is too long")
+        elif self._body_bytes > _PAUSED_ABOVE_BYTES and not self._reading_paused:
+            self._pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        return False  # closes the transport, which tells `connection_lost`
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.state == "answering" and not self._framed and error is None:
+            # Without a length or chunks the end of the connection is the end of the answer.
+            self.state, self._keeps_alive = "answered", False
+        elif self.state != "answered":
+            if self._fault is None:
+                reason = type(error).__name__ if error else "closed"
+                self._fault = NoAnswer(reason) if self.sent or self.status else LostUnsent(reason)
+            self.state = "closed"
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake()
+        self._on_lost(self)
+
+    # What httptools calls
+
+    def on_message_begin(self) -> None:
+        if self.state != "asked":
+            self._keeps_alive = False  # a second answer behind the first: nobody asked for it
+            self._fault = BrokenOff("spoke unasked")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.state != "asked":
+            return  # a trailer, or what nobody asked for
+        if len(self.headers) >= _HEAD_LINES_MAX:
+            raise ValueError("too many headers")
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self.state != "asked":
+            return
+        if status < 200:
+            self.headers.clear()  # 100 Continue and its like: the answer is still to come
+            return
+        self.status, self.state = status, "answering"
+        for name, value in self.headers:
+            if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
+                self._framed = True
+            elif name == b"keep-alive":
+                self._silence_allowed(value)
+
+    def on_body(self, body: bytes) -> None:
+        if self.state == "answering":
+            self._body.append(body)
+            self._body_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        if self.state == "answering":
+            self.state = "answered"
+            self._keeps_alive = self._keeps_alive and self._parser.should_keep_alive()
+
+    # Within
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, reason: str) -> None:
+        if self._fault is None:
+            self._fault = NoAnswer(reason)
+        self._keeps_alive = False
+        if self.state != "answered":
+            self.state = "closed"
+        self.abort()
+        self._wake()
+
+    def _watch_silence(self) -> None:
+        """One timer a call: it looks whether something was heard meanwhile, and else waits on."""
+        self._timer = self._loop.call_later(self._silence_s, self._listen)
+
+    def _listen(self) -> None:
+        now_s = self._loop.time()
+        if self._reading_paused:
+            self._heard_at_s = now_s
+        silent_s = now_s - self._heard_at_s
+        if silent_s < self._silence_s:
+            self._timer = self._loop.call_later(self._silence_s - silent_s, self._listen)
+            return
+        self._timer = None
+        self._fault = AnswerTimeout("ReadTimeout")
+        self._fail("ReadTimeout")
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and self.state == "answering":
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._reading_paused = False
+        self._heard_at_s = self._loop.time()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _silence_allowed(self, keep_alive: bytes) -> None:
+        """`Keep-Alive: timeout=5`: what is idle for longer is about to be closed by the other side."""
+        for parameter in keep_alive.lower().split(b","):
+            name, _, seconds = parameter.strip().partition(b"=")
+            if name == b"timeout" and seconds.isdigit():
+                self.idle_until_s = self._loop.time() + int(seconds) - _KEEP_ALIVE_MARGIN_S
+
+
+def head_of(method: str, target: str, host: bytes, headers: Headers, body_bytes: int) -> bytes:
+    """The head of a request, ready to be followed by its body. Raises NotSent: a header holds a line break."""
+    first = f"{method} {target} HTTP/1.1".encode("ascii")
+    lines = [first, b"host: " + host, *(b"%b: %b" % pair for pair in headers), b"content-length: %d" % body_bytes]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
+        raise NotSent("a header cannot be written")
+    return head + b"\r\n\r\n"

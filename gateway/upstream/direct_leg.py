@@ -1,0 +1,83 @@
+"""The upstream leg on connections of our own: what a call costs here is what it costs (ADR 0023)."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from urllib.parse import urlsplit
+
+import httpx
+
+from gateway.upstream.connection import Connection, LostUnsent, head_of
+from gateway.upstream.leg import Headers, NotSent, UpstreamRequest
+from gateway.upstream.pool import Pool
+
+
+class DirectLeg:
+    """`UpstreamLeg` on one pool of connections to the host of `base_url` (TLS with verification for https)."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        connect_timeout_s: float,
+        answer_timeout_s: float,
+        connections_max: int,
+    ) -> None:
+        url = urlsplit(base_url)
+        secure = url.scheme == "https"
+        self._base_path = url.path.rstrip("/")
+        self._host = url.netloc.encode("idna" if not url.netloc.isascii() else "ascii")
+        self._pool = Pool(
+            url.hostname or "",
+            url.port or (443 if secure else 80),
+            httpx.create_ssl_context() if secure else None,
+            connect_timeout_s=connect_timeout_s,
+            silence_s=answer_timeout_s,
+            connections_max=connections_max,
+        )
+
+    async def send(self, request: UpstreamRequest) -> "DirectAnswer":
+        """Once more on another connection where this one was lost before it had taken the whole request."""
+        return await self.ask("POST", self._base_path + request.path, request.headers, request.body)
+
+    async def ask(self, method: str, target: str, headers: Headers, body: bytes) -> "DirectAnswer":
+        """The same for any method and target (path and query). Raises as `send`."""
+        whole = head_of(method, target, self._host, headers, len(body)) + body
+        try:
+            return await self._send(whole)
+        except LostUnsent:
+            return await self._send(whole)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def _send(self, request: bytes) -> "DirectAnswer":
+        try:
+            connection = await self._pool.lend()
+        except asyncio.CancelledError:
+            # Cut off by a deadline of its task, before anything was written.
+            raise NotSent("cut off before it was sent") from None
+        try:
+            connection.ask(request)
+            await connection.answer_begun()
+        except BaseException:
+            connection.abort()
+            self._pool.give_back(connection)
+            raise
+        return DirectAnswer(connection, self._pool)
+
+
+class DirectAnswer:
+    def __init__(self, connection: Connection, pool: Pool) -> None:
+        self._connection: Connection | None = connection
+        self._pool = pool
+        self.status = connection.status
+        self.headers: Headers = connection.headers
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        while self._connection is not None and (chunk := await self._connection.read()):
+            yield chunk
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.give_back(connection)
