@@ -5,6 +5,7 @@ Read `Proxy._serve` first; everything below it is one of its steps.
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.billing.errors import (
@@ -149,10 +150,10 @@ class Proxy:
 
         Raises MaxCostExceeded.
         """
-        wish = exchange.header(b"x-gateway-max-cost-usd")
-        if wish is None:
+        wishes = exchange.headers(b"x-gateway-max-cost-usd")
+        if not wishes:
             return call.bound
-        most = _max_cost(wish)
+        most = _max_cost(wishes)
         if price.most_of(call.bound) <= most:
             return call.bound
         bound = call.bound
@@ -215,9 +216,11 @@ def _a_count_may_fit(decision: Decision, call: Call, price: ModelPrice) -> bool:
             return False
 
 
-def _max_cost(wish: bytes) -> int:
+def _max_cost(wishes: Sequence[bytes]) -> int:
+    if len(wishes) > 1:
+        raise InvalidRequest("x-gateway-max-cost-usd is sent once.", param=_MAX_COST)
     try:
-        return parse_usd(wish.decode("latin-1").strip())
+        return parse_usd(wishes[0].decode("latin-1").strip())
     except ValueError as error:
         raise InvalidRequest(f"x-gateway-max-cost-usd: {error}.", param=_MAX_COST) from None
 

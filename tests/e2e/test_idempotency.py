@@ -4,11 +4,12 @@ import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from tests.e2e.client import CHAT, IMAGES, Answer, send, stream
 from tests.e2e.waiting import until
-from tests.stack import Admin, Process, Stack, chat
+from tests.stack import Admin, Process, Stack, bearer, chat
 
 SAME = {"idempotency-key": "order-66"}
 AT_ONCE = 20
@@ -196,6 +197,14 @@ def test_a_maximum_that_is_no_amount_is_refused(caller: Caller, value: str) -> N
     """A wish that cannot be read must not be ignored: it is money."""
     answer = caller.send(chat(), {"x-gateway-max-cost-usd": value})
     assert (400, "x-gateway-max-cost-usd") == (answer.status, answer.error["param"])
+    assert [] == caller.entries()
+
+
+def test_a_maximum_that_is_sent_twice_is_refused(caller: Caller) -> None:
+    """One of the two would be ignored, and nobody could tell which."""
+    headers = [*bearer(caller.secret).items(), *[("x-gateway-max-cost-usd", usd) for usd in ("1", "0.0000001")]]
+    answer = httpx.post(f"{caller.gateway.url}{CHAT}", json=chat(), headers=headers, timeout=30)
+    assert (400, "x-gateway-max-cost-usd") == (answer.status_code, answer.json()["error"]["param"])
     assert [] == caller.entries()
 
 
