@@ -88,6 +88,8 @@ class Difference:
     expected: int
     entries: tuple[str, ...] = ()
     """Ids of the newest entries that make the expected sum, where entries do."""
+    start_ms: int = 0
+    """Where it is of a day, week or month: when that began."""
     sheet: str = ""
     """Where it is a report's cell: the name of what it lies in."""
 
@@ -118,7 +120,7 @@ def spent_differences(scope: Scope, stored: Stored, account: Account) -> Iterato
         if should is None:  # the scope's window is older than its newest entry's: nothing counts there
             name, spent, should = f"start of {window}", start_ms, account.windows[window][0]
         expected[name], found[name] = should, spent
-    yield from _differences(scope, found, expected)
+    yield from _differences(scope, stored, found, expected)
 
 
 def held_differences(scope: Scope, stored: Stored, held: Held) -> Iterator[Difference]:
@@ -139,10 +141,14 @@ def held_differences(scope: Scope, stored: Stored, held: Held) -> Iterator[Diffe
         start_ms, _, amount = stored.windows[window]
         expected[f"held of {window}"] = held.windows.get((window, start_ms), 0)
         found[f"held of {window}"] = amount
-    yield from _differences(scope, found, expected)
+    yield from _differences(scope, stored, found, expected)
 
 
-def _differences(scope: Scope, found: Mapping[str, int], expected: Mapping[str, int]) -> Iterator[Difference]:
+def _differences(
+    scope: Scope, stored: Stored, found: Mapping[str, int], expected: Mapping[str, int]
+) -> Iterator[Difference]:
+    starts: dict[str, int] = {window: start_ms for window, (start_ms, _, _) in stored.windows.items()}
     for what, should in expected.items():
         if found[what] != should:
-            yield Difference(f"{scope.kind} {scope.id}", what, found[what], should)
+            start_ms = starts.get(what.rpartition(" of ")[2], 0)
+            yield Difference(f"{scope.kind} {scope.id}", what, found[what], should, start_ms=start_ms)

@@ -24,7 +24,7 @@ from gateway.cli.output import print_json
 from gateway.settings import WEEKDAYS, Settings, SettingsError, load_settings
 from gateway.store.archive import Archive, Archiver, UnfitArchive, read_archive
 from gateway.store.audit import Audit, Findings
-from gateway.store.bookkeeping import Bookkeeping, NotTrimmed
+from gateway.store.bookkeeping import Bookkeeping, NotRepaired, NotTrimmed
 from gateway.store.connection import UnfitRedis, check_fit, open_redis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError
 from gateway.store.ledger import Ledger
@@ -84,7 +84,7 @@ def verify(arguments: argparse.Namespace) -> int:
             await office.audit.reprice(office.prices, findings)
         left = findings.differences
         if arguments.repair:
-            left = [each for each in left if not await office.bookkeeping.repair(each)]
+            left = await office.bookkeeping.repair(findings)
         return findings, left
 
     findings, left = _in_office(work)
@@ -244,7 +244,7 @@ def _in_office(work: Callable[[Office], Awaitable[T]]) -> T:
         settings = load_settings(os.environ)
         with _redis_url(settings) as url:
             return asyncio.run(_worked(settings, url, work))
-    except (SettingsError, UnfitRedis, EmbeddedRedisError, NotTrimmed, UnfitArchive) as error:
+    except (SettingsError, UnfitRedis, EmbeddedRedisError, NotRepaired, NotTrimmed, UnfitArchive) as error:
         raise CommandError(str(error)) from None
     except GatewayError as error:
         raise CommandError(error.message) from None

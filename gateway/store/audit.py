@@ -6,7 +6,7 @@ after it was posted.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from redis.asyncio import Redis
@@ -49,6 +49,8 @@ class Findings:
     scopes: int = 0
     holds: int = 0
     last_id: str = "0-0"
+    revision: int = 0
+    """How often the books had been repaired or trimmed before they were read; repairs are made only while so."""
     quarantined: int = 0
     differences: list[Difference] = field(default_factory=list)
     busy: int = 0
@@ -78,8 +80,11 @@ class Audit:
 
     async def run(self) -> Findings:
         """Check every scope and every report. Raises LedgerUnavailable."""
+        with TranslatedFaults():
+            revision = int(cast(bytes, await self._redis.get(self._keys.revision) or b"0"))
         lots = [lot async for lot in self.lots()]
-        findings = Findings(scopes=sum(len(lot.states) for lot in lots), last_id=lots[0].last_id)
+        count = sum(len(lot.states) for lot in lots)
+        findings = Findings(scopes=count, last_id=lots[0].last_id, revision=revision)
         accounts = await self._summed(lots, findings)
         for lot in lots:
             findings.differences += await self._differences(lot, accounts, findings)
@@ -165,7 +170,7 @@ class Audit:
             wrong = list(spent_differences(scope, stored, accounts.pop(scope, Account())))
             if wrong:
                 entries = await self._newest_of(scope, lot.last_id)
-                wrong = [Difference(each.place, each.what, each.stored, each.expected, entries) for each in wrong]
+                wrong = [replace(each, entries=entries) for each in wrong]
             if held is not None:
                 wrong += held_differences(scope, stored, held.get(scope, Held()))
             found += wrong

@@ -13,7 +13,7 @@ from gateway.billing.ledger import Entry
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.store.archive import Archive, Archiver, RawEntry, UnfitArchive, joined
-from gateway.store.audit import position
+from gateway.store.audit import Findings, position
 from gateway.store.carried import CHECKPOINT, Carried, carried_json, read_carried, what_is_carried
 from gateway.store.keys import Keys
 from gateway.store.packed import Balances, with_balances
@@ -29,6 +29,10 @@ AUTHOR = "gateway ledger"
 
 class NotTrimmed(RuntimeError):
     """Nothing was taken out; the text says why."""
+
+
+class NotRepaired(RuntimeError):
+    """The books are others than those that were read; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,35 +53,39 @@ class Bookkeeping:
         self._org = org
         self._keys = Keys(org)
 
-    async def repair(self, difference: Difference) -> bool:
-        """Make one number what its entries say, and write an entry about it; False where it cannot be repaired.
+    async def repair(self, findings: Findings) -> list[Difference]:
+        """Make each number what its entries say, with an entry about it; returns those that cannot be repaired.
 
-        Raises LedgerUnavailable.
+        Each is made only as long as nobody else has repaired or trimmed the books since they were read.
+
+        Raises NotRepaired: somebody has; what was not repaired yet stays as it is. LedgerUnavailable.
         """
+        left: list[Difference] = []
+        for each in findings.differences:
+            outcome = await self._repair(each, findings.revision)
+            if outcome == b"changed":
+                raise NotRepaired("somebody else repaired or trimmed the books meanwhile; verify them again")
+            if outcome == b"repaired":
+                findings.revision += 1
+            else:
+                left.append(each)
+        return left
+
+    async def _repair(self, difference: Difference, revision: int) -> object:
         note = f"{difference} (repaired)"
         target = ScopeSettings(kind="organisation", id=self._org)
         entry = entry_by_hand(self._org, target, note=note, author=AUTHOR, flags=(REPAIR,))
-        if difference.sheet:
-            return await self._repair_cell(difference, entry)
-        kind, scope_id = difference.place.split(" ")
-        scope = Scope(cast(ScopeKind, kind), scope_id)
-        reply = await self._scripts.run(
-            load("repair"),
-            [self._keys.state(scope), self._keys.ledger],
-            [_new_id(REPAIR), difference.what, difference.stored, difference.expected, entry],
-        )
-        return reply[0] == b"repaired"
-
-    async def _repair_cell(self, difference: Difference, entry: str) -> bool:
         change = difference.expected - difference.stored
-        with TranslatedFaults():
-            seconds, _ = await self._redis.time()
+        script, place = "repair_cell", difference.sheet
+        if not difference.sheet:
+            kind, scope_id = difference.place.split(" ")
+            script, place = "repair", self._keys.state(Scope(cast(ScopeKind, kind), scope_id))
         reply = await self._scripts.run(
-            load("repair_cell"),
-            [difference.sheet, self._keys.ledger],
-            [_new_id(REPAIR), difference.what, change, int(seconds) * 1000, entry],
+            load(script),
+            [place, self._keys.ledger, self._keys.revision],
+            [_new_id(REPAIR), difference.what, change, entry, revision, difference.start_ms],
         )
-        return reply[0] == b"repaired"
+        return reply[0]
 
     async def trim(self, before_ms: int, archive: Archive) -> Trimmed:
         """Take out every entry posted before an instant, all of which must stand in the archive as they do here.
@@ -119,7 +127,7 @@ class Bookkeeping:
         note = f"entries up to {last} were archived and taken out; this one carries what they added up to"
         reply = await self._scripts.run(
             load("trim"),
-            [self._keys.ledger, self._keys.trimmed, self._keys.checkpoint],
+            [self._keys.ledger, self._keys.trimmed, self._keys.checkpoint, self._keys.revision],
             [
                 last,
                 f"{milliseconds}-{number + 1}",

@@ -39,6 +39,7 @@ class Keys:
         self.checkpoint = self._prefix + "checkpoint"
         self.quarantine = self._prefix + "quarantine"
         self.trimmed = self._prefix + "trimmed"
+        self.revision = self._prefix + "revision"
         self.sheets = self._prefix + "cells:"
         self.jobs_due = self._prefix + "jobs-due"
         self.price_schedule = self._prefix + "price-schedule"

@@ -16,7 +16,7 @@ from gateway.billing.principal import Scope
 from gateway.store.adjustments import Adjustments
 from gateway.store.archive import Archive, Archiver, UnfitArchive, read_archive
 from gateway.store.audit import Audit, Findings
-from gateway.store.bookkeeping import Bookkeeping, NotTrimmed, Trimmed
+from gateway.store.bookkeeping import Bookkeeping, NotRepaired, NotTrimmed, Trimmed
 from gateway.store.cells import Cell
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
@@ -128,9 +128,10 @@ def test_a_number_that_is_wrong_is_found_and_repaired(bench: Bench, place: int, 
     lived_in(bench)
     before = bench.entries()
     spoil(bench, RED, place, 11)
-    (found,) = audit(bench).differences
+    findings = audit(bench)
+    (found,) = findings.differences
     assert ("team red", what, 11) == (found.place, found.what, found.stored - found.expected)
-    assert bench.run(bookkeeping(bench).repair(found))
+    assert [] == bench.run(bookkeeping(bench).repair(findings))
     assert [] == audit(bench).differences
     *same, told = bench.entries()
     assert before == same
@@ -168,12 +169,42 @@ def test_a_report_that_is_wrong_is_found_and_repaired(bench: Bench) -> None:
     bench.run(bench.redis.delete(missing))
     nobody = bench.keys.sheet("day", "2999-01", "team", "nobody")
     bench.run(bench.redis.hincrby(nobody, "2999-01-01|m|chat|requests", 1))
-    found = audit(bench).differences
-    assert 2 + count == len(found)
-    books = bookkeeping(bench)
-    assert {True} == {bench.run(books.repair(each)) for each in found}
+    findings = audit(bench)
+    assert 2 + count == len(findings.differences)
+    assert [] == bench.run(bookkeeping(bench).repair(findings))
     assert [] == audit(bench).differences
     assert [] == violations(bench.books())
+
+
+def test_what_two_find_is_repaired_once(bench: Bench) -> None:
+    """Both audits are of the same books; the later repair sees that somebody was faster and changes nothing."""
+    lived_in(bench)
+    bench.run(bench.reports.catch_up(bench.org))
+    spoil(bench, RED, 56, 11)
+    sheet = cast(list[bytes], bench.run(bench.redis.keys(f"{bench.keys.sheets}*")))[0].decode()
+    (name, *_) = cast(list[bytes], bench.run(bench.redis.hkeys(sheet)))
+    bench.run(bench.redis.hincrby(sheet, name.decode(), 3))
+    one, other = audit(bench), audit(bench)
+    assert [] == bench.run(bookkeeping(bench).repair(one))
+    after = bench.everything()
+    for late in (other, replace(other, differences=other.differences[1:])):
+        with pytest.raises(NotRepaired, match="verify them again"):
+            bench.run(bookkeeping(bench).repair(late))
+    assert after == bench.everything()
+    assert [] == audit(bench).differences
+
+
+def test_a_window_that_is_over_is_not_repaired(bench: Bench) -> None:
+    """Its difference went with it; the new day begins with nothing."""
+    request = bench.call(10)
+    bench.run(bench.at_windows(days_ago=3).admit(request))
+    bench.settle(request, capture(5))
+    spoil(bench, RED, 80, 4)
+    findings = audit(bench)
+    assert isinstance(adjust(bench, RED, 7), Adjusted)
+    with pytest.raises(NotRepaired):
+        bench.run(bookkeeping(bench).repair(findings))
+    assert [] == audit(bench).differences
 
 
 def test_the_audit_is_right_while_calls_go_on(bench: Bench) -> None:

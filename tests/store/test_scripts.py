@@ -19,6 +19,7 @@ from gateway.billing.upstream_account import AccountChange
 from gateway.store.adjustments import Adjustments
 from gateway.store.admission import Admitted
 from gateway.store.archive import Archive, Archiver, RawEntry
+from gateway.store.audit import Findings
 from gateway.store.bookkeeping import Bookkeeping
 from gateway.store.connection import open_redis
 from gateway.store.embedded import EmbeddedRedis
@@ -67,9 +68,9 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.settle(lost, capture(1))
     assert bench.run(Quarantine(bench.redis, confined).dismiss("walled", lost.hold_id, "admin"))
     books = Bookkeeping(bench.redis, confined, bench.reports, "walled")
-    bench.run(books.repair(Difference("team red", "spent", 1, 1)))
     sheet = bench.keys.sheet("day", "2026-11", "team", "red")
-    bench.run(books.repair(Difference("", "2026-11-21|m|chat|requests", 1, 1, sheet=sheet)))
+    wrong = [Difference("team red", "spent", 1, 1), Difference("", "2026-11-21|m|chat|requests", 1, 1, sheet=sheet)]
+    bench.run(books.repair(Findings(differences=wrong)))
     entries = bench.run(entries_of(Archiver(bench.redis, "walled")))
     bench.run(books.trim(bench.now_ms() + 1, Archive(entries=entries)))
     listed = PriceSchedule([DatedPrice("m", "image", 0, ModelPrice("m", "image", unit_pico_usd=1))])

@@ -1,5 +1,6 @@
 -- trim: take the oldest entries out of the ledger, behind an entry that carries what they added up to.
 -- KEYS  1 ledger stream  2 what was trimmed: id of the entry that carries it  3 checkpoint of the reports
+--       4 revision of the books
 -- ARGV  1 id of the last entry to go  2 id of the first that stays  3 the entry that carried before ("" = none)
 --       4 id of the new entry (as a hold's)  5 its JSON  6 what it carries
 -- Returns {"trimmed", entries that went, id of the new entry}
@@ -23,4 +24,5 @@ local count = redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2])
 local entry = redis.call('XADD', KEYS[1], '*', 'type', 'adjustment', 'hold', ARGV[4], 'cost', '0', 'at', now_ms,
   'admitted', now_ms, 'from_credit', '0', 'entry', ARGV[5], 'carries', ARGV[6])
 redis.call('SET', KEYS[2], entry)
+redis.call('INCR', KEYS[4])
 return {'trimmed', count, entry}
