@@ -29,6 +29,7 @@ from gateway.store.connection import UnfitRedis, check_fit, open_redis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError
 from gateway.store.ledger import Ledger
 from gateway.store.prices import PriceBooks
+from gateway.store.records import UnreadableEntry
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.scripts import RedisScripts
@@ -244,7 +245,15 @@ def _in_office(work: Callable[[Office], Awaitable[T]]) -> T:
         settings = load_settings(os.environ)
         with _redis_url(settings) as url:
             return asyncio.run(_worked(settings, url, work))
-    except (SettingsError, UnfitRedis, EmbeddedRedisError, NotRepaired, NotTrimmed, UnfitArchive) as error:
+    except (
+        SettingsError,
+        UnfitRedis,
+        EmbeddedRedisError,
+        NotRepaired,
+        NotTrimmed,
+        UnfitArchive,
+        UnreadableEntry,
+    ) as error:
         raise CommandError(str(error)) from None
     except GatewayError as error:
         raise CommandError(error.message) from None

@@ -22,6 +22,7 @@ from gateway.billing.audit import (
     spent_differences,
 )
 from gateway.billing.budget import Calendar
+from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.repricing import Mispriced, repriced
@@ -136,7 +137,9 @@ class Audit:
             if known:
                 pipeline.mget([self._keys.hold(hold_id) for hold_id in known])
             newest, packed, members, *held = await pipeline.execute()
-        states = {scope: unpack_scope(value) for scope, value in zip(scopes, packed, strict=True) if value is not None}
+        states = {
+            scope: _unpacked(scope, value) for scope, value in zip(scopes, packed, strict=True) if value is not None
+        }
         leased = [member.decode() for member in members]
         holds = None
         if set(leased) <= set(known):
@@ -192,6 +195,13 @@ class Audit:
             for entry in page:
                 yield entry
             page = await self._ledger.entries(self._org, after=page[-1].id)
+
+
+def _unpacked(scope: Scope, packed: bytes) -> ScopeState:
+    try:
+        return unpack_scope(packed)
+    except (LedgerUnavailable, ValueError, OverflowError) as error:
+        raise LedgerUnavailable(f"The balance of {scope.kind} {scope.id} cannot be read.") from error
 
 
 def position(entry_id: str) -> tuple[int, int]:

@@ -33,7 +33,19 @@ def entry_json(request: HoldRequest, posting: Posting) -> str:
     return json.dumps(facts, separators=(",", ":"))
 
 
+class UnreadableEntry(ValueError):
+    """An entry that no script of this gateway wrote; the text names it."""
+
+
 def entry_of(entry_id: str, fields: Fields) -> Entry:
+    """Raises UnreadableEntry: something is missing in it, or is of another form."""
+    try:
+        return _entry_of(entry_id, fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableEntry(f"entry {entry_id} of the ledger cannot be read ({type(error).__name__})") from error
+
+
+def _entry_of(entry_id: str, fields: Fields) -> Entry:
     facts = json.loads(fields[b"entry"])
     return Entry(
         id=entry_id,

@@ -85,6 +85,25 @@ def test_verify_lists_a_difference_and_repairs_it(books: Books) -> None:
     assert len(found) == len(repairs)
 
 
+def test_verify_names_what_it_cannot_read(books: Books) -> None:
+    """One line, and exit code 1: an entry that is none, a balance that was cut."""
+    with redis.Redis.from_url(books.stack.redis_url) as client:
+        name = "gw:{default}:scope:team:red"
+        whole = client.get(name)
+        client.set(name, whole[:50])
+        done = books.run("verify")
+        assert (1, "gateway: The balance of team red cannot be read.\n") == (done.returncode, done.stderr)
+        client.set(name, whole)
+        for entry in ("{", "[]", "{}"):
+            junk = client.xadd("gw:{default}:ledger", {"type": "capture", "entry": entry}).decode()
+            done = books.run("verify")
+            assert 1 == done.returncode
+            assert done.stderr.startswith(f"gateway: entry {junk} of the ledger cannot be read")
+            assert 1 == done.stderr.count("\n")
+            client.xdel("gw:{default}:ledger", junk)
+    assert 0 == books.run("verify").returncode
+
+
 def test_books_move_to_another_redis(books: Books, tmp_path: Path) -> None:
     """Exported from one, built again in an empty one: a gateway there knows the same keys and the same balances."""
     archive = tmp_path / "books.ndjson"
