@@ -51,7 +51,7 @@ class Archive:
     """A whole archive, read and checked. `scopes` and `digests` are the raw JSON of each.
 
     `strings`, `rows` and `fields` are what else is kept as it is, by the names of its keys in the organisation:
-    strings, entries of streams, and fields of hashes.
+    strings, entries of streams, and fields of hashes. `receipts` also have the instant (ms) they are forgotten at.
     """
 
     org: str = ""
@@ -61,6 +61,7 @@ class Archive:
     strings: dict[str, str] = field(default_factory=dict)
     rows: list[tuple[str, RawEntry]] = field(default_factory=list)
     fields: list[tuple[str, str, str]] = field(default_factory=list)
+    receipts: list[tuple[str, str, int]] = field(default_factory=list)
 
     def settings(self) -> dict[Scope, ScopeSettings]:
         """Those of every scope, outermost first, in whatever order they stand in the file."""
@@ -118,6 +119,8 @@ class Archiver:
 
     async def _records(self) -> AsyncIterator[dict[str, object]]:
         yield {"archive": "gateway ledger", "schema": SCHEMA_VERSION, "org": self._org}
+        async for record in self._receipts():
+            yield record
         cut = await self._cut()
         scopes = await self._scopes()
         for scope in scopes:
@@ -172,6 +175,14 @@ class Archiver:
                 value = cast(bytes | None, await self._redis.get(name))
             if value is not None:
                 yield name, value.decode()
+
+    async def _receipts(self) -> AsyncIterator[dict[str, object]]:
+        """Of what was entered under an Idempotency-Key, before the cut: it is entered once, here or after a rebuild."""
+        async for name, value in self._strings(self._keys.receipt("")):
+            with TranslatedFaults():
+                until_ms = await self._redis.pexpiretime(name)
+            if until_ms > 0:
+                yield {"receipt": self._keys.short(name), "value": value, "until_ms": until_ms}
 
     async def _beside(self, cut: _Cut) -> AsyncIterator[dict[str, object]]:
         """Price lists and the schedule; what people entered; charges in quarantine."""
@@ -230,6 +241,8 @@ def _add(archive: Archive, record: dict[str, Any], path: Path, number: int) -> N
         archive.digests[record["digest"]] = record["owner"]
     elif "entry" in record:
         archive.entries.append(RawEntry(record["entry"], record["fields"]))
+    elif "receipt" in record:
+        archive.receipts.append((record["receipt"], record["value"], record["until_ms"]))
     elif "string" in record:
         archive.strings[record["string"]] = record["value"]
     elif "stream" in record:

@@ -5,6 +5,7 @@ holds, so each lot is exact as of one instant. The entries are then read once; e
 after it was posted.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -23,7 +24,7 @@ from gateway.billing.audit import (
 )
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import LedgerUnavailable
-from gateway.billing.ledger import Entry, OpenHold
+from gateway.billing.ledger import RESOLUTIONS, Entry, OpenHold
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.repricing import Mispriced, repriced
 from gateway.store.audit_cells import CellAudit
@@ -40,6 +41,7 @@ _BELOW: tuple[ScopeKind, ...] = ("team", "user", "key")
 _LOT = 500
 _TRIES = 200
 _SHOWN_ENTRIES = 20
+LOST = "balance (lost)"
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class Audit:
         accounts = await self._summed(lots, findings)
         for lot in lots:
             findings.differences += await self._differences(lot, accounts, findings)
+        findings.differences += await self._lost(accounts, lots)
         with TranslatedFaults():
             findings.quarantined = await self._redis.hlen(self._keys.quarantine)
             seconds, _ = await self._redis.time()
@@ -152,15 +155,22 @@ class Audit:
         until = {scope: position(lot.last_id) for lot in lots for scope in lot.states}
         last = max(position(lot.last_id) for lot in lots)
         carried = await what_is_carried(self._redis, self._keys)
-        accounts = carried.accounts
+        accounts, ends = carried.accounts, Counter[str]()
         async for entry in self._entries(carried.through):
             at = position(entry.id)
             if at > last:
                 break
             findings.entries += 1
+            ends[entry.hold_id] += entry.type in RESOLUTIONS
             for scope in entry.scopes():
                 if at <= until.get(scope, last):
                     add_to(accounts.setdefault(scope, Account()), scope, entry)
+        open_then = {hold.id for lot in lots[:1] for hold in lot.holds or () if position(lot.last_id) == last}
+        findings.differences += [
+            Difference(f"hold {hold_id}", "times it was ended", times, int(hold_id not in open_then))
+            for hold_id, times in ends.items()
+            if times > (hold_id not in open_then)
+        ]
         return accounts
 
     async def _differences(self, lot: Lot, accounts: dict[Scope, Account], findings: Findings) -> list[Difference]:
@@ -178,6 +188,21 @@ class Audit:
                 wrong += held_differences(scope, stored, held.get(scope, Held()))
             found += wrong
         return found
+
+    async def _lost(self, accounts: dict[Scope, Account], lots: Sequence[Lot]) -> list[Difference]:
+        """Scopes that are listed or have entries, and have no balance."""
+        seen = {scope for lot in lots for scope in lot.states}
+        listed = [Scope("organisation", self._org), *[scope async for scope in self._scopes()]]
+        missing = sorted({*listed, *accounts} - seen, key=lambda scope: (scope.kind, scope.id))
+        if not missing:
+            return []
+        with TranslatedFaults():  # once more: whoever was created meanwhile has a balance by now
+            packed = await self._redis.mget([self._keys.state(scope) for scope in missing])
+        return [
+            Difference(f"{scope.kind} {scope.id}", LOST, 0, accounts.get(scope, Account()).spent)
+            for scope, value in zip(missing, packed, strict=True)
+            if value is None
+        ]
 
     async def _newest_of(self, scope: Scope, last_id: str) -> tuple[str, ...]:
         """Where to begin to look: the newest entries of a scope."""

@@ -170,6 +170,8 @@ class Bookkeeping:
             await self._redis.set(self._keys.whole(name), value)
         for name, raw in archive.rows:
             await self._redis.xadd(self._keys.whole(name), cast(dict[Any, Any], raw.fields), id=raw.id)
+        for name, value, until_ms in archive.receipts:
+            await self._redis.set(self._keys.whole(name), value, pxat=until_ms)
         for name, field, value in archive.fields:
             await self._redis.hset(self._keys.whole(name), field, value)
 

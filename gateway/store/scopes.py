@@ -74,7 +74,12 @@ class Scopes:
 
     async def replace(self, org: str, old: Stored, new: ScopeSettings) -> bool:
         """Change a scope, unless someone changed it since `old` was read (False: read and try again)."""
-        return await self._write(org, old.raw, new) == [b"put"]
+        reply = await self._write(org, old.raw, new)
+        if reply == [b"lost"]:
+            raise LedgerUnavailable(
+                f"The balance of {new.kind} {new.id} is lost, so nothing was changed; see `gateway ledger verify`."
+            )
+        return reply == [b"put"]
 
     async def get(self, org: str, scope: Scope) -> tuple[ScopeSettings, ScopeState]:
         """Settings and state of one scope. Raises NotFound."""

@@ -72,7 +72,7 @@ def test_verify_lists_a_difference_and_repairs_it(books: Books) -> None:
     """Exit code 1 while there is one; the repair is an entry, and the next run finds nothing."""
     with redis.Redis.from_url(books.stack.redis_url) as client:
         fields = client.xrevrange("gw:{default}:ledger", count=1)[0][1]
-        client.xadd("gw:{default}:ledger", {**fields, b"cost": b"77"})
+        client.xadd("gw:{default}:ledger", {**fields, b"cost": b"77", b"hold": b"forged"})
     found = json.loads(books.run("verify", "--json").stdout)["differences"]
     assert {"organisation default", "team red", "user an", "key desk"} == {each["place"] for each in found}
     assert all(each["entries"] for each in found)

@@ -10,16 +10,19 @@ import pytest
 
 from gateway.billing.adjustment import Adjusted, Adjustment, NotAdjusted
 from gateway.billing.audit import Difference
-from gateway.billing.errors import InvalidRequest
+from gateway.billing.credit import Paid
+from gateway.billing.errors import InvalidRequest, LedgerUnavailable
 from gateway.billing.ledger import NOT_TOLD, RELEASE, violations
 from gateway.billing.principal import Scope
+from gateway.billing.scope import ScopeSettings
 from gateway.store.adjustments import Adjustments
 from gateway.store.archive import Archive, Archiver, UnfitArchive, read_archive
-from gateway.store.audit import Audit, Findings
+from gateway.store.audit import LOST, Audit, Findings
 from gateway.store.bookkeeping import Bookkeeping, NotRepaired, NotTrimmed, Trimmed
 from gateway.store.cells import Cell
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
+from gateway.store.scopes import Stored
 from tests.store.bench import AN, BY_DESK, BY_ROBOT, NOTEBOOK, ORGANISATION, RED, Bench, capture, open_bench
 
 ABOVE_NOTEBOOK = (ORGANISATION, RED, AN, NOTEBOOK)
@@ -368,3 +371,40 @@ def test_two_organisations_are_checked_apart(redis_url: str) -> None:
         spoil(one, RED, 56, 1)
         assert [Difference] == [type(each) for each in audit(one).differences]
         assert [] == audit(other).differences
+
+
+def test_a_lost_balance_is_told_and_not_begun_anew(bench: Bench) -> None:
+    """Its settings and entries are there: a balance of nothing would let a spent budget be spent again."""
+    lived_in(bench)
+    bench.limit(RED, 100)
+    bench.run(bench.redis.delete(bench.keys.state(RED)))
+    (found,) = [each for each in audit(bench).differences if each.place == "team red"]
+    assert (LOST, 0) == (found.what, found.stored)
+    assert found.expected > 0
+    settings = bench.run(bench.redis.get(bench.keys.settings(RED)))
+    old = Stored(ScopeSettings("team", "red"), bench.state(AN), cast(bytes, settings))
+    with pytest.raises(LedgerUnavailable, match="balance of team red is lost"):
+        bench.run(bench.scopes.replace(bench.org, old, ScopeSettings("team", "red")))
+    assert bench.run(bench.redis.get(bench.keys.state(RED))) is None
+
+
+def test_a_hold_that_ended_twice_is_told(bench: Bench) -> None:
+    """Also where the balances were made to agree with it."""
+    lived_in(bench)
+    rows = cast(Any, bench.run(bench.redis.xrange(bench.keys.ledger)))
+    fields = next(fields for _, fields in rows if fields[b"type"] == b"capture")
+    bench.run(bench.redis.xadd(bench.keys.ledger, {**fields, b"cost": b"0"}))
+    (found,) = [each for each in audit(bench).differences if each.place.startswith("hold ")]
+    assert ("times it was ended", 2, 1) == (found.what, found.stored, found.expected)
+
+
+def test_what_was_entered_once_is_entered_once_after_a_rebuild(bench: Bench, tmp_path: Path) -> None:
+    """The receipt of a credit comes along: sent again, it is answered and not paid."""
+    lived_in(bench)
+    paid = bench.pay(RED, 77, payment_id="once")
+    assert isinstance(paid, Paid)
+    archive = archived(bench, tmp_path / "books")
+    bench.run(bench.redis.flushall())
+    bench.run(bookkeeping(bench).rebuild([archive], bench.scopes))
+    again = bench.pay(RED, 77, payment_id="once")
+    assert replace(paid, repeated=True) == again

@@ -11,6 +11,7 @@
 --       17 digest of what the request asks ("" = it has no receipt)  18 how long the receipt is kept (ms)
 -- Returns {"put"} or {"repeated", id that the first request created} or {"conflict"}: its receipt is of another request
 --      or {"exists"} or {"changed"} (someone else changed it meanwhile) or {"missing", number of the scope above}
+--      or {"lost"}: it has settings and no balance; a new one would begin at nothing
 
 local asks = ARGV[17] ~= ''
 local receipt = asks and redis.call('GET', KEYS[5])
@@ -27,6 +28,7 @@ for i = 6, #KEYS do
 end
 
 local packed = redis.call('GET', KEYS[2])
+if current and not packed then return {'lost'} end
 local scope = packed and read_scope(packed) or {
   3, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 }
