@@ -102,8 +102,10 @@ class RedisScripts:
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(error, maybe_applied=False) from error
+        except Exception as error:
+            if is_outage(error):
+                raise unavailable(error, maybe_applied=False) from error
+            raise
         try:
             return await self._run_on(connection, script, keys, args)
         finally:
@@ -121,7 +123,7 @@ class RedisScripts:
         except BaseException as error:
             # The reply may still come: the connection must not be used for anyone else's.
             await connection.disconnect(nowait=True)
-            if isinstance(error, RedisError | OSError | TimeoutError):
+            if is_outage(error):
                 raise unavailable(error, maybe_applied=True) from error
             raise
         return reply if isinstance(reply, list) else [reply]
@@ -135,8 +137,10 @@ class RedisScripts:
                 for script, is_known in zip(scripts, known, strict=True):
                     if not is_known:
                         await self._redis.script_load(script.source)
-        except (RedisError, OSError, TimeoutError):
-            return False
+        except Exception as error:
+            if is_outage(error):
+                return False
+            raise
         return True
 
 
@@ -158,8 +162,18 @@ class TranslatedFaults:
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, RedisError | OSError | TimeoutError):
+        if error is not None and is_outage(error):
             raise unavailable(error) from error
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether it is Redis that failed, or the way to it.
+
+    What is written to a connection that has ended just now fails on uvloop with a plain RuntimeError.
+    """
+    if isinstance(error, RuntimeError):
+        return "handler is closed" in str(error)
+    return isinstance(error, RedisError | OSError | TimeoutError)
 
 
 def unavailable(error: BaseException, *, maybe_applied: bool = True) -> LedgerUnavailable:

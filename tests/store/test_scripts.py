@@ -1,9 +1,11 @@
 """Scripts: sent by digest, known again after a restart, and content with the keys they declare."""
 
+import asyncio
 import os
 import signal
 
 import pytest
+import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
@@ -166,3 +168,25 @@ def test_a_mistake_of_ours_is_not_redis_away() -> None:
     """Else a bug would be served as an outage, and looked for in the wrong place."""
     with pytest.raises(KeyError), TranslatedFaults():
         raise KeyError
+
+
+def test_a_connection_that_ends_just_before_it_is_written_to_is_an_outage(valkey: EmbeddedRedis) -> None:
+    """uvloop, on which the gateway runs, says so in a way of its own; the call must hear 503 all the same."""
+
+    async def write_too_late() -> None:
+        _, writer = await asyncio.open_unix_connection(valkey.url.removeprefix("unix://"))
+        writer.transport.abort()
+        with TranslatedFaults():
+            while True:
+                writer.writelines([b"PING\r\n"])
+                await asyncio.sleep(0)
+
+    with pytest.raises(LedgerUnavailable) as caught:
+        uvloop.run(write_too_late())
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_fault_of_our_own_is_no_outage() -> None:
+    """It is to be found in the log and mended, not waited for."""
+    with pytest.raises(RuntimeError, match="mine"), TranslatedFaults():
+        raise RuntimeError("mine")
