@@ -47,6 +47,7 @@ TABLE = {
     "rate_limit_exceeded": (429, "rate_limit_error"),
     "concurrency_limit_exceeded": (429, "rate_limit_error"),
     "budget_held": (429, "rate_limit_error"),
+    "too_many_failures": (429, "rate_limit_error"),  # not the interface's: the dashboard's login answers it
     "upstream_error": (502, "upstream_error"),
     "upstream_refused": (502, "upstream_error"),
     "upstream_timeout": (504, "upstream_error"),
