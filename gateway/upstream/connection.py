@@ -20,6 +20,8 @@ from gateway.upstream.leg import AnswerTimeout, BrokenOff, Headers, NoAnswer, No
 _PAUSED_ABOVE_BYTES = 256 * 1024
 _HEAD_BYTES_MAX = 64 * 1024
 _HEAD_LINES_MAX = 200
+_IDLE_S = 15.0
+"""How long an idle connection is trusted where the upstream does not say."""
 _KEEP_ALIVE_MARGIN_S = 1.0
 
 
@@ -50,14 +52,15 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._head_bytes = 0
         self._framed = False
+        self._encrypted = False
         self._keeps_alive = True
         self.state: State = "idle"
         self.sent = False
-        """Whether every byte of the request has been handed to the system: what is not whole cannot be billed."""
+        """Whether the whole request may have been handed to the system: what surely is not whole cannot be billed."""
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.idle_until_s = 0.0
-        """When an idle connection is too old to be trusted, by the loop's clock."""
+        self.idle_s = _IDLE_S
+        """How long it may be idle and still be trusted."""
 
     # What the pool and the leg use
 
@@ -122,11 +125,14 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # Nothing may wait in the transport's buffer unseen: what is not written yet is not sent.
-        self._transport.set_write_buffer_limits(high=0)
+        self._encrypted = transport.get_extra_info("ssl_object") is not None
+        if not self._encrypted:
+            # Nothing may wait in the transport's buffer unseen: what is not written yet is not sent.
+            self._transport.set_write_buffer_limits(high=0)
 
     def pause_writing(self) -> None:
-        self.sent = False
+        # A TLS layer pauses for buffers of its own, also when all has left: it never shows that a request is not whole.
+        self.sent = self._encrypted
 
     def resume_writing(self) -> None:
         self.sent = True
@@ -194,7 +200,7 @@ class Connection(asyncio.Protocol):
             if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
                 self._framed = True
             elif name == b"keep-alive":
-                self._silence_allowed(value)
+                self._idle_allowed(value)
 
     def on_body(self, body: bytes) -> None:
         if self.state == "answering":
@@ -255,12 +261,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _silence_allowed(self, keep_alive: bytes) -> None:
+    def _idle_allowed(self, keep_alive: bytes) -> None:
         """`Keep-Alive: timeout=5`: what is idle for longer is about to be closed by the other side."""
         for parameter in keep_alive.lower().split(b","):
             name, _, seconds = parameter.strip().partition(b"=")
             if name == b"timeout" and seconds.isdigit():
-                self.idle_until_s = self._loop.time() + int(seconds) - _KEEP_ALIVE_MARGIN_S
+                self.idle_s = min(_IDLE_S, int(seconds) - _KEEP_ALIVE_MARGIN_S)
 
 
 def head_of(method: str, target: str, host: bytes, headers: Headers, body_bytes: int) -> bytes:

@@ -7,9 +7,6 @@ from collections import deque
 from gateway.upstream.connection import Connection
 from gateway.upstream.leg import NotSent, PoolExhausted
 
-_IDLE_S = 15.0
-"""How long an idle connection is trusted where the upstream does not say."""
-
 
 class Pool:
     """Lends connections, the one used last first, so that few are kept warm.
@@ -33,7 +30,9 @@ class Pool:
         self._connect_timeout_s = connect_timeout_s
         self._silence_s = silence_s
         self._connections_max = connections_max
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[float, Connection]] = []
+        """Each with the instant, by the loop's clock, until which it is trusted."""
+        self._closed = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._open: set[Connection] = set()
 
@@ -51,24 +50,24 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """Its answer was read, or is left: it is kept if it can be asked again."""
-        if connection.finish():
-            connection.idle_until_s = min(
-                connection.idle_until_s or float("inf"), asyncio.get_running_loop().time() + _IDLE_S
-            )
-            self._idle.append(connection)
-        self._wake_one()
+        if not connection.finish():
+            pass  # closed: `_lost` tells who waits
+        elif self._closed:
+            connection.abort()
+        else:
+            self._idle.append((asyncio.get_running_loop().time() + connection.idle_s, connection))
+            self._wake_one()
 
     async def close(self) -> None:
         """Close what is idle; what is in use closes when it is given back."""
-        self._connections_max = 0
+        self._closed = True
         while self._idle:
-            self._idle.pop().abort()
+            self._idle.pop()[1].abort()
 
     def _warm(self, now_s: float) -> Connection | None:
         while self._idle:
-            connection = self._idle.pop()
-            if connection.usable and now_s < connection.idle_until_s:
-                connection.idle_until_s = 0.0
+            trusted_until_s, connection = self._idle.pop()
+            if connection.usable and now_s < trusted_until_s:
                 return connection
             connection.abort()
         return None
@@ -99,19 +98,19 @@ class Pool:
         try:
             async with asyncio.timeout_at(deadline_s):
                 await turn
-        except TimeoutError:
-            raise PoolExhausted("no free connection") from None
-        finally:
+        except BaseException as error:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            elif turn.cancelled() or not turn.done():
-                self._wake_one()  # its turn came as it gave up: the next one's
+            else:
+                self._wake_one()  # its turn came just as it gave up: the next one's
+            if isinstance(error, TimeoutError):
+                raise PoolExhausted("no free connection") from None
+            raise
 
     def _lost(self, connection: Connection) -> None:
         """It is open no more; told perhaps twice."""
         self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._idle = [idle for idle in self._idle if idle[1] is not connection]
         self._wake_one()
 
     def _wake_one(self) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
+import uvloop
 
 from gateway.upstream.direct_leg import DirectLeg
 from gateway.upstream.httpx_leg import HttpxLeg
@@ -20,16 +22,28 @@ from gateway.upstream.leg import (
     UpstreamRequest,
 )
 
+T = TypeVar("T")
+
 _made: Callable[..., UpstreamLeg] = DirectLeg
+_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 
 
-@pytest.fixture(autouse=True, params=[DirectLeg, HttpxLeg])
+@pytest.fixture(
+    autouse=True,
+    params=[(DirectLeg, asyncio.new_event_loop), (DirectLeg, uvloop.new_event_loop), (HttpxLeg, uvloop.new_event_loop)],
+    ids=["direct-asyncio", "direct-uvloop", "httpx-uvloop"],
+)
 def leg_in_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test of this module runs on both."""
-    global _made  # noqa: PLW0603  # what `leg_to` makes, in the one test that runs
-    _made = request.param
+    """Every test of this module runs on both legs, and on the loop that the gateway runs on."""
+    global _made, _loop  # what `leg_to` and `run` take, in the one test that runs
+    _made, _loop = request.param
     yield
-    _made = DirectLeg
+    _made, _loop = DirectLeg, asyncio.new_event_loop
+
+
+def run(story: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        return runner.run(story)
 
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -100,7 +114,7 @@ def test_nothing_is_added_to_a_request() -> None:
         async with upstream(answer) as url, leg_to(url) as leg:
             assert b"ok" == await body_of(leg)
 
-    asyncio.run(story())
+    run(story())
     ((first, *headers), body) = seen[0]
     assert b"POST /api/chat-completions/ HTTP/1.1" == first
     assert [b"host", b"authorization", b"content-type", b"x-request-id", b"content-length"] == [
@@ -123,7 +137,7 @@ def test_cookies_are_not_carried_from_call_to_call() -> None:
             await body_of(leg)
             await body_of(leg)
 
-    asyncio.run(story())
+    run(story())
     assert heads[0] == heads[1]
 
 
@@ -147,7 +161,7 @@ def test_an_answer_is_given_as_it_came() -> None:
             await got.close()
             await got.close()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_the_first_chunk_does_not_wait_for_the_second() -> None:
@@ -169,7 +183,7 @@ def test_the_first_chunk_does_not_wait_for_the_second() -> None:
             assert [b"two"] == [chunk async for chunk in chunks]
             await got.close()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_redirects_are_not_followed() -> None:
@@ -186,7 +200,7 @@ def test_redirects_are_not_followed() -> None:
             assert 307 == got.status
             await got.close()
 
-    asyncio.run(story())
+    run(story())
     assert 1 == len(calls)
 
 
@@ -205,7 +219,7 @@ def failed(handler: Handler, expected: type[Exception], *, answer_timeout_s: flo
                 await leg.send(REQUEST)
             assert expected is fault.type
 
-    asyncio.run(story())
+    run(story())
     return arrived
 
 
@@ -259,7 +273,7 @@ def test_a_port_that_is_closed_was_sent_nothing() -> None:
                 await leg.send(REQUEST)
             assert NotSent is fault.type
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_name_that_does_not_resolve_was_sent_nothing() -> None:
@@ -270,7 +284,7 @@ def test_a_name_that_does_not_resolve_was_sent_nothing() -> None:
             with pytest.raises(NotSent):
                 await leg.send(REQUEST)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_failed_handshake_was_sent_nothing() -> None:
@@ -286,7 +300,7 @@ def test_a_failed_handshake_was_sent_nothing() -> None:
             with pytest.raises(NotSent):
                 await leg.send(REQUEST)
 
-    asyncio.run(story())
+    run(story())
     assert not any(b"sk-made-up" in data for data in received)
 
 
@@ -307,7 +321,7 @@ def test_an_answer_that_stops_is_broken_off(rest: bytes) -> None:
                 await rest_of(chunks)
             await got.close()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_silent_stream_is_broken_off() -> None:
@@ -323,7 +337,7 @@ def test_a_silent_stream_is_broken_off() -> None:
             with pytest.raises(BrokenOff):
                 await body_of(leg)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_full_pool_says_so_and_sends_nothing() -> None:
@@ -345,7 +359,7 @@ def test_a_full_pool_says_so_and_sends_nothing() -> None:
             await first.close()
             assert b"ok" == await body_of(leg)
 
-    asyncio.run(story())
+    run(story())
     assert 2 == arrived
 
 
@@ -365,7 +379,7 @@ def test_a_connection_is_used_again() -> None:
             for _ in range(3):
                 await body_of(leg)
 
-    asyncio.run(story())
+    run(story())
     assert 1 == connections
 
 
@@ -395,7 +409,7 @@ def over_tls(host: str) -> bytes:
             async with leg_to(f"https://{host}:{port}") as leg:
                 return await body_of(leg)
 
-    return asyncio.run(story())
+    return run(story())
 
 
 def test_tls_with_a_trusted_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,6 +425,42 @@ def test_a_certificate_that_proves_nothing_was_sent_nothing(monkeypatch: pytest.
         monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "authority.pem"))
     with pytest.raises(NotSent):
         over_tls(host)
+
+
+@pytest.mark.parametrize("body_bytes", [5, 70_000, 1_000_000])
+@pytest.mark.parametrize("answered_before", [0, 1, 2])
+def test_over_tls_too_no_call_is_sent_twice(
+    monkeypatch: pytest.MonkeyPatch, answered_before: int, body_bytes: int
+) -> None:
+    """The server has read all of a call and is gone: TLS layers tell of their buffers in ways that must not mislead."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "authority.pem"))
+    request = UpstreamRequest(REQUEST.path, REQUEST.headers, b"x" * body_bytes)
+    arrived = 0
+
+    async def gone_at_last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
+        for number in range(answered_before + 1):
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(body_bytes)
+            arrived += 1
+            if number < answered_before:
+                writer.write(OK)
+        writer.transport.abort()
+
+    async def story() -> None:
+        server = await asyncio.start_server(gone_at_last, "localhost", 0, ssl=server_tls())
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            async with leg_to(f"https://localhost:{port}") as leg:
+                for _ in range(answered_before):
+                    got = await leg.send(request)
+                    assert b"ok" == await rest_of(got.chunks())
+                    await got.close()
+                with pytest.raises(NoAnswer):
+                    await leg.send(request)
+
+    run(story())
+    assert answered_before + 1 == arrived
 
 
 def test_an_idle_connection_that_was_closed_is_not_used() -> None:
@@ -429,7 +479,7 @@ def test_an_idle_connection_that_was_closed_is_not_used() -> None:
                 assert b"ok" == await body_of(leg)
                 await asyncio.sleep(0.01)  # its end arrives; without that the next test's case would be this one's
 
-    asyncio.run(story())
+    run(story())
     assert 5 == served
 
 
@@ -451,7 +501,7 @@ def test_an_upstream_that_closes_just_as_we_send_is_never_sent_a_call_twice() ->
             with pytest.raises(NoAnswer):
                 await leg.send(REQUEST)
 
-    asyncio.run(story())
+    run(story())
     assert 2 == arrived
 
 
@@ -484,7 +534,7 @@ def test_an_answer_that_comes_before_the_whole_request_is_given() -> None:
             assert (413, b"big") == (got.status, await rest_of(got.chunks()))
             await got.close()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_an_answer_without_a_length_ends_with_its_connection() -> None:
@@ -498,7 +548,7 @@ def test_an_answer_without_a_length_ends_with_its_connection() -> None:
         async with upstream(old) as url, leg_to(url) as leg:
             return await body_of(leg)
 
-    assert b"all of it" == asyncio.run(story())
+    assert b"all of it" == run(story())
 
 
 def test_an_interim_answer_is_no_answer() -> None:
@@ -516,7 +566,7 @@ def test_an_interim_answer_is_no_answer() -> None:
             assert b"ok" == await rest_of(got.chunks())
             await got.close()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_slow_reader_stops_the_upstream() -> None:
@@ -544,7 +594,7 @@ def test_a_slow_reader_stops_the_upstream() -> None:
             assert size == len(await rest_of(got.chunks()))
             await got.close()
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_stream_left_in_the_middle_takes_no_connection_with_it() -> None:
@@ -567,4 +617,4 @@ def test_a_stream_left_in_the_middle_takes_no_connection_with_it() -> None:
                 await chunks.aclose()
                 await got.close()
 
-    asyncio.run(story())
+    run(story())
