@@ -93,6 +93,10 @@ def verify(arguments: argparse.Namespace) -> int:
         print_json(_findings_json(findings, repaired=len(findings.differences) - len(left)))
     else:
         _print_findings(findings, repaired=len(findings.differences) - len(left))
+        if arguments.repair and left:
+            print(
+                f"{len(left)} cannot be repaired; what is lost comes back by `gateway ledger rebuild`."
+            )
     return 1 if left or findings.busy or findings.mispriced else 0
 
 

@@ -76,9 +76,7 @@ class Scopes:
         """Change a scope, unless someone changed it since `old` was read (False: read and try again)."""
         reply = await self._write(org, old.raw, new)
         if reply == [b"lost"]:
-            raise LedgerUnavailable(
-                f"The balance of {new.kind} {new.id} is lost, so nothing was changed; see `gateway ledger verify`."
-            )
+            raise _lost(new.scope)
         return reply == [b"put"]
 
     async def get(self, org: str, scope: Scope) -> tuple[ScopeSettings, ScopeState]:
@@ -87,11 +85,13 @@ class Scopes:
         return stored.settings, stored.state
 
     async def read(self, org: str, scope: Scope) -> Stored:
-        """One scope as `replace` wants it. Raises NotFound."""
+        """One scope as `replace` wants it. Raises NotFound; LedgerUnavailable: it has settings and no balance."""
         keys = Keys(org)
         settings, state = await self._mget([keys.settings(scope), keys.state(scope)])
-        if settings is None or state is None:
+        if settings is None:
             raise NotFound(f"There is no {scope.kind} {scope.id}.")
+        if state is None:
+            raise _lost(scope)
         return Stored(stored_settings(scope.kind, json.loads(settings)), unpack_scope(state), settings)
 
     async def page(
@@ -213,6 +213,11 @@ async def ensure_organisation(scopes: Scopes, settings: ScopeSettings) -> None:
                     f"organisation {settings.id} keeps its books with {setting} {kept}, but the setting says {given}; "
                     "set it back: its budgets already count in windows of the old one"
                 ) from None
+
+
+def _lost(scope: Scope) -> LedgerUnavailable:
+    """A new balance would begin at nothing, and let a spent budget be spent again."""
+    return LedgerUnavailable(f"The balance of {scope.kind} {scope.id} is lost; see `gateway ledger verify`.")
 
 
 def _put_args(replaces: bytes, settings: ScopeSettings, binds_secret: bool) -> list[Argument]:

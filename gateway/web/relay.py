@@ -81,8 +81,8 @@ class Relay:
         self._draining = False  # whether this stream counts among those read on after their client left
         self._cut_short = False  # whether it was left before its end, because it was too long
         self._last = _EVENT_ENDS[0]
-        self._mask = StreamMask(services.upstream_secret(held.hold.principal.org))
         self._secret = services.upstream_secret(held.hold.principal.org)
+        self._mask = StreamMask(self._secret)
 
     async def run(self) -> None:
         """Bring the call to its end; until its hold has ended, its lease is renewed."""

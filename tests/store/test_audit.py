@@ -386,6 +386,9 @@ def test_a_lost_balance_is_told_and_not_begun_anew(bench: Bench) -> None:
     with pytest.raises(LedgerUnavailable, match="balance of team red is lost"):
         bench.run(bench.scopes.replace(bench.org, old, ScopeSettings("team", "red")))
     assert bench.run(bench.redis.get(bench.keys.state(RED))) is None
+    with pytest.raises(LedgerUnavailable, match="balance of team red is lost"):
+        bench.run(bench.scopes.get(bench.org, RED))
+    assert [found] == [each for each in bench.run(bookkeeping(bench).repair(audit(bench))) if each.place == "team red"]
 
 
 def test_a_hold_that_ended_twice_is_told(bench: Bench) -> None:
