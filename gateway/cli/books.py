@@ -94,9 +94,7 @@ def verify(arguments: argparse.Namespace) -> int:
     else:
         _print_findings(findings, repaired=len(findings.differences) - len(left))
         if arguments.repair and left:
-            print(
-                f"{len(left)} cannot be repaired; what is lost comes back by `gateway ledger rebuild`."
-            )
+            print(f"{len(left)} cannot be repaired; what is lost comes back by `gateway ledger rebuild`.")
     return 1 if left or findings.busy or findings.mispriced else 0
 
 
