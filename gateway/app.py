@@ -33,6 +33,7 @@ from gateway.store.credits import Credits
 from gateway.store.jobs import Jobs
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
+from gateway.store.multiplex import MultiplexedScripts
 from gateway.store.prices import PriceBooks
 from gateway.store.quarantine import Quarantine
 from gateway.store.reconciliations import Reconciliations
@@ -106,15 +107,16 @@ class Gateway:
         metrics = _metrics(settings, prices, share)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
         calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
-        ledger = Ledger(self._redis, scripts, calendar, settings.lease_s)
+        self._hot = MultiplexedScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
+        ledger = Ledger(self._redis, self._hot, calendar, settings.lease_s)
         jobs = Jobs(self._redis, scripts)
         self._scopes = Scopes(self._redis, scripts)
         tasks = Tasks()
-        upstream_keys = {DEFAULT_ORG: settings.upstream_api_key}
-        auth = Authenticator(Principals(self._redis), self._scopes, admin_key, upstream_keys, DEFAULT_ORG, calendar)
+        keys = {DEFAULT_ORG: settings.upstream_api_key}
+        auth = Authenticator(Principals(self._redis), self._scopes, admin_key, keys, DEFAULT_ORG, calendar)
         self._spool = Spool(Path(settings.data_dir) / "spool")
         settlements = Settlements(ledger, jobs, tasks, metrics, self._spool, settings.settle_wait_s)
-        leases = Leases(self._redis, scripts, ledger, settings.lease_s, charge_whole=settings.expired_holds == "hold")
+        leases = Leases(self._redis, self._hot, ledger, settings.lease_s, charge_whole=settings.charges_whole_holds)
         self._reaper = Reaper(leases, (DEFAULT_ORG,), metrics, settings.lease_s, settlements.replayed)
         self.services = Services(
             auth,
@@ -122,7 +124,7 @@ class Gateway:
             ledger,
             jobs,
             _upstream(settings),
-            upstream_keys,
+            keys,
             Answers(self._redis),
             RunningCalls(leases, settings.lease_s),
             settlements,
@@ -131,11 +133,9 @@ class Gateway:
             Refusals(self._redis, calendar),
             _limits(settings),
         )
-        rules = _poll_rules(settings)
-        desk = JobDesk(rules, self.services)
-        self._poller = JobPoller(rules, self.services, desk, (DEFAULT_ORG,))
+        self._poller, polls = _polls(settings, self.services)
         self._billed = (*_endpoints(settings), *extra_endpoints)
-        self._data_plane = _data_plane(self._billed, self.services, PollHandler(rules, self.services, desk))
+        self._data_plane = _data_plane(self._billed, self.services, polls)
         reports = Reports(self._redis, scripts, ledger, calendar)
         self._projector = Projector(reports, (DEFAULT_ORG,))
         self._router = self._pages(settings, scripts, reports, calendar)
@@ -240,6 +240,7 @@ class Gateway:
             log.error("%d calls are not settled: the ledger did not answer; %d wait in the spool", owed, kept)
         await self._spool.close()
         await self.services.upstream.close()
+        await self._hot.close()
         await self._redis.aclose()
 
 
@@ -291,6 +292,12 @@ def _limits(settings: Settings) -> CallLimits:
         settle_wait_s=settings.settle_wait_s,
         job_first_poll_s=settings.job_first_poll_s,
     )
+
+
+def _polls(settings: Settings, services: Services) -> tuple[JobPoller, PollHandler]:
+    rules = _poll_rules(settings)
+    desk = JobDesk(rules, services)
+    return JobPoller(rules, services, desk, (DEFAULT_ORG,)), PollHandler(rules, services, desk)
 
 
 def _poll_rules(settings: Settings) -> PollRules:

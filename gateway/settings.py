@@ -139,6 +139,10 @@ class Settings:
     """How long a job may stay without an end before the gateway stops asking; it stays charged."""
 
     @property
+    def charges_whole_holds(self) -> bool:
+        return self.expired_holds == "hold"
+
+    @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)
 

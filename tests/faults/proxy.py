@@ -1,8 +1,8 @@
 """A TCP proxy in front of Redis that loses, holds and delays what passes, so that a test can say where the wire breaks.
 
-Each connection is carried command by command: one is read whole and sent on, its reply is read whole and given back. So
-a reply that is lost is the reply of a command that Redis has carried out, and whoever is told that a fault has struck
-may rely on it.
+Each connection is carried command by command, in order: one is read whole and sent on, its reply is read whole and
+given back. Several may be on their way at once; what is held keeps those behind it waiting. So a reply that is lost is
+the reply of a command that Redis has carried out, and whoever is told that a fault has struck may rely on it.
 """
 
 import asyncio
@@ -120,6 +120,7 @@ class RedisProxy:
         for task in self._carrying:
             task.cancel()
         await asyncio.gather(*self._carrying, return_exceptions=True)
+        await asyncio.sleep(0)  # a turn in which the sockets close
 
     def _listener_closed(self) -> None:
         self._listener.close()
@@ -128,7 +129,7 @@ class RedisProxy:
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refuses:
-            writer.transport.abort()
+            await _aborted(writer)
             return
         task = asyncio.create_task(self._carry(reader, writer))
         self._carrying.add(task)
@@ -136,42 +137,86 @@ class RedisProxy:
 
     async def _carry(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         to_server: asyncio.StreamWriter | None = None
+        ways: list[asyncio.Task[None]] = []
         try:
             # Whatever ends a connection on one side ends it on the other, where something passes; else see `refuse`.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 server, to_server = await asyncio.open_unix_connection(self._server_socket)
-                while await self._carry_one(client, to_client, server, to_server):
-                    pass
+                asked: asyncio.Queue[tuple[str, Fault | None]] = asyncio.Queue()
+                held: asyncio.Queue[bytes] = asyncio.Queue()
+                replies: asyncio.Queue[tuple[float, bytes, Fault | None]] = asyncio.Queue()
+                ways = [
+                    asyncio.create_task(way)
+                    for way in (
+                        self._commands(client, to_server, asked, held),
+                        self._held_commands(to_server, held),
+                        self._replies(server, asked, replies),
+                        self._answers(to_client, replies),
+                    )
+                ]
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            to_client.transport.abort()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            await _aborted(to_client)
             if to_server is not None:
-                to_server.transport.abort()
+                await _aborted(to_server)
 
-    async def _carry_one(
+    async def _commands(
         self,
         client: asyncio.StreamReader,
-        to_client: asyncio.StreamWriter,
-        server: asyncio.StreamReader,
         to_server: asyncio.StreamWriter,
-    ) -> bool:
-        """One command and its reply; False where the connection is to end."""
-        command, label = await _command(client)
-        fault = self._fault if self._fault is not None and self._fault.meets(label) else None
-        if fault is not None and fault.does == "hold_command":
-            fault.strike(label)
-            await self._let_go.wait()
-            if client.at_eof():
-                return False
-        to_server.write(command)
-        reply = await _value(server)
-        if fault is not None and fault.does != "hold_command":
-            fault.strike(label)
-            if fault.does == "lose_reply":
-                return False
-            await self._let_go.wait()
-        await asyncio.sleep(self.latency_s)
-        to_client.write(reply)
-        return True
+        asked: "asyncio.Queue[tuple[str, Fault | None]]",
+        held: "asyncio.Queue[bytes]",
+    ) -> None:
+        """Read commands and send them on; one that is held, and those behind it, wait in `held`."""
+        holding = False
+        while True:
+            command, label = await _command(client)
+            fault = self._fault if self._fault is not None and self._fault.meets(label) else None
+            asked.put_nowait((label, fault))
+            if fault is not None and fault.does == "hold_command":
+                holding = True
+                fault.strike(label)
+            if holding:
+                held.put_nowait(command)
+            else:
+                to_server.write(command)
+
+    async def _held_commands(self, to_server: asyncio.StreamWriter, held: "asyncio.Queue[bytes]") -> None:
+        while True:
+            command = await held.get()
+            if self._fault is not None and self._fault.does == "hold_command":
+                await self._let_go.wait()
+            to_server.write(command)
+
+    async def _replies(
+        self,
+        server: asyncio.StreamReader,
+        asked: "asyncio.Queue[tuple[str, Fault | None]]",
+        replies: "asyncio.Queue[tuple[float, bytes, Fault | None]]",
+    ) -> None:
+        """Read replies, each of the command that was asked longest ago; ends where one is lost."""
+        while True:
+            reply = await _value(server)
+            label, fault = await asked.get()
+            if fault is not None and fault.does != "hold_command":
+                fault.strike(label)
+                if fault.does == "lose_reply":
+                    return
+            replies.put_nowait((self._loop.time() + self.latency_s, reply, fault))
+
+    async def _answers(
+        self, to_client: asyncio.StreamWriter, replies: "asyncio.Queue[tuple[float, bytes, Fault | None]]"
+    ) -> None:
+        """Give replies back, in order; one that is held keeps those behind it."""
+        while True:
+            due_s, reply, fault = await replies.get()
+            if fault is not None and fault.does == "hold_reply" and self._fault is fault:
+                await self._let_go.wait()
+            await asyncio.sleep(max(0.0, due_s - self._loop.time()))
+            to_client.write(reply)
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_STRIKE_TIMEOUT_S)
@@ -181,6 +226,13 @@ class RedisProxy:
             return work()
 
         return self._do(called())
+
+
+async def _aborted(writer: asyncio.StreamWriter) -> None:
+    """Close at once; returns when the socket is closed."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _command(client: asyncio.StreamReader) -> tuple[bytes, str]:

@@ -1,0 +1,206 @@
+"""`ScriptRunner` on one connection that all calls share: what two scripts a call cost is what they cost (ADR 0024).
+
+redis-py opens the connection (address, TLS, AUTH, HELLO) and would then spend more on each command than the call
+itself. From there on it is ours: commands of one turn of the loop leave in one write, replies are parsed by hiredis and
+belong, in their order, to the commands. A caller that stops waiting leaves its place in that order: its reply is
+dropped when it comes, and poisons nobody's.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError, ResponseError
+
+from gateway.store.scripts import Argument, Reply, Script, unavailable
+
+_DEAD_AFTER = 3
+"""So many timeouts without any reply, and the connection is given up."""
+_NOT_YET: Any = object()
+
+
+class MultiplexedScripts:
+    """Runs scripts on one connection, made anew when it is lost. Nothing is ever sent twice by itself."""
+
+    def __init__(
+        self, redis: Redis, timeout_s: float, observe: Callable[[str, float], None] = lambda _name, _seconds: None
+    ) -> None:
+        """`observe` is told of every run: the script's name, and seconds until its reply or the end of waiting."""
+        self._redis = redis
+        self._timeout_s = timeout_s
+        self._observe = observe
+        self._link: Link | None = None
+        self._connecting: asyncio.Task[Link] | None = None
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        """See `ScriptRunner.run`."""
+        began = time.perf_counter()
+        try:
+            return await self._run(script, keys, args)
+        finally:
+            self._observe(script.name, time.perf_counter() - began)
+
+    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        link = self._link
+        if link is None or link.lost:
+            link = await self._connected()
+        reply = await self._answer(link, ("EVALSHA", script.digest, len(keys), *keys, *args))
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+            # Restarted, flushed, or another server: it is told the source once.
+            reply = await self._answer(link, ("EVAL", script.source, len(keys), *keys, *args))
+        if isinstance(reply, hiredis.ReplyError):
+            if str(reply).startswith("READONLY"):
+                link.abort()  # a replica by now: whoever connects next is told the new master
+            # Redis read the command and said no: it is loading, full, read-only, or the script itself refused.
+            raise unavailable(ResponseError(str(reply)), maybe_applied=False)
+        return cast(Reply, reply) if isinstance(reply, list) else [reply]
+
+    async def close(self) -> None:
+        """Close the connection; a call that waits for its reply hears that the ledger is away."""
+        if self._connecting is not None:
+            await asyncio.wait({self._connecting})
+        if self._link is not None:
+            self._link.abort()
+
+    async def _answer(self, link: "Link", command: tuple[Argument, ...]) -> object:
+        try:
+            return await link.send(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stubs mean a tuple of one
+        except LinkLost as error:
+            raise unavailable(error, maybe_applied=error.maybe_applied) from error
+
+    async def _connected(self) -> "Link":
+        """The link, made by whoever comes first; the others wait for the same."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(self._connect_ended)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.shield(self._connecting)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(error, maybe_applied=False) from error
+
+    async def _connect(self) -> "Link":
+        connection: AbstractConnection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        await connection.connect()  # type: ignore[no-untyped-call]
+        self._link = Link(connection, self._timeout_s)
+        return self._link
+
+    def _connect_ended(self, task: "asyncio.Task[Link]") -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # whoever waited was told
+
+
+class LinkLost(ConnectionError):
+    """The connection ended, or gave no reply in time. `maybe_applied`: the command may have been carried out."""
+
+    def __init__(self, reason: str, *, maybe_applied: bool) -> None:
+        super().__init__(reason)
+        self.maybe_applied = maybe_applied
+
+
+class Link(asyncio.Protocol):
+    """One open connection, taken over from redis-py: commands in, replies out, in order."""
+
+    def __init__(self, connection: AbstractConnection, timeout_s: float) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
+        self._owed: deque[asyncio.Future[object]] = deque()
+        self._waiting: deque[tuple[float, asyncio.Future[object]]] = deque()
+        self._outgoing: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard_at_s = self._loop.time()
+        self.lost = False
+        transport = cast(Any, connection)._writer.transport  # redis-py offers no other way to its transport
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_protocol(self)
+
+    def send(self, command: bytes) -> "asyncio.Future[object]":
+        """The reply of a packed command; an error reply is a value. Raises LinkLost, by the future."""
+        reply = self._loop.create_future()
+        if self.lost or self._transport.is_closing():
+            reply.set_exception(LinkLost("the connection was closed", maybe_applied=False))
+            return reply
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(command)
+        self._owed.append(reply)
+        self._waiting.append((self._loop.time() + self._timeout_s, reply))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout_s, self._expire)
+        return reply
+
+    def abort(self) -> None:
+        """Close at once; all that wait hear LinkLost."""
+        self._lose("the connection was given up")
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at_s = self._loop.time()
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _NOT_YET:
+                self._take(reply)
+        except (hiredis.ProtocolError, IndexError):
+            self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lose(type(error).__name__ if error else "the connection was closed")
+
+    def pause_writing(self) -> None:
+        """Nothing to do: what waits to be written is bounded by the calls that wait for a reply."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+    def _flush(self) -> None:
+        if self._outgoing:
+            data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
+            self._outgoing.clear()
+            if not self.lost:
+                self._transport.write(data)
+
+    def _take(self, reply: object) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            return  # no answer to anything
+        future = self._owed.popleft()
+        if not future.done():
+            future.set_result(reply)
+
+    def _expire(self) -> None:
+        """One timer for all: those whose time is over are told, and keep their place among the replies."""
+        now_s = self._loop.time()
+        self._timer = None
+        while self._waiting and (self._waiting[0][0] <= now_s or self._waiting[0][1].done()):
+            _, reply = self._waiting.popleft()
+            if not reply.done():
+                reply.set_exception(LinkLost("no reply in time", maybe_applied=True))
+        if self._owed and now_s - self._heard_at_s > _DEAD_AFTER * self._timeout_s:
+            self.abort()
+        elif self._waiting:
+            self._timer = self._loop.call_later(max(0.0, self._waiting[0][0] - now_s), self._expire)
+        elif self._owed:
+            self._timer = self._loop.call_later(self._timeout_s, self._expire)
+
+    def _lose(self, reason: str) -> None:
+        if not self.lost:
+            self.lost = True
+            cast(Any, self._connection)._close()  # at once, without waiting for a stream that is not read any more
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        unsent = len(self._outgoing)
+        sent = len(self._owed) - unsent
+        self._outgoing.clear()
+        for number, reply in enumerate(self._owed):
+            if not reply.done():
+                reply.set_exception(LinkLost(reason, maybe_applied=number < sent))
+        self._owed.clear()
+        self._waiting.clear()
