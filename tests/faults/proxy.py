@@ -129,11 +129,12 @@ class RedisProxy:
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refuses:
-            await _aborted(writer)
+            writer.transport.abort()
             return
         task = asyncio.create_task(self._carry(reader, writer))
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
+        task.add_done_callback(lambda _task: writer.transport.abort())  # also where it was cancelled before it began
 
     async def _carry(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         to_server: asyncio.StreamWriter | None = None
@@ -149,19 +150,18 @@ class RedisProxy:
                     asyncio.create_task(way)
                     for way in (
                         self._commands(client, to_server, asked, held),
-                        self._held_commands(to_server, held),
+                        self._held_commands(client, to_server, held),
                         self._replies(server, asked, replies),
                         self._answers(to_client, replies),
                     )
                 ]
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            if to_server is not None:
+                to_server.transport.abort()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            await _aborted(to_client)
-            if to_server is not None:
-                await _aborted(to_server)
 
     async def _commands(
         self,
@@ -184,11 +184,16 @@ class RedisProxy:
             else:
                 to_server.write(command)
 
-    async def _held_commands(self, to_server: asyncio.StreamWriter, held: "asyncio.Queue[bytes]") -> None:
+    async def _held_commands(
+        self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, held: "asyncio.Queue[bytes]"
+    ) -> None:
+        """Send on what is held once it is let go, unless its sender has gone meanwhile."""
         while True:
             command = await held.get()
             if self._fault is not None and self._fault.does == "hold_command":
                 await self._let_go.wait()
+            if client.at_eof():
+                return
             to_server.write(command)
 
     async def _replies(
@@ -226,13 +231,6 @@ class RedisProxy:
             return work()
 
         return self._do(called())
-
-
-async def _aborted(writer: asyncio.StreamWriter) -> None:
-    """Close at once; returns when the socket is closed."""
-    writer.transport.abort()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
 
 
 async def _command(client: asyncio.StreamReader) -> tuple[bytes, str]:

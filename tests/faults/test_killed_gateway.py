@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.e2e.waiting import until
 from tests.faults.effort import REPEATS
 from tests.faults.proxy import Does, Fault, RedisProxy
 from tests.faults.reckoning import Figures, reckon, spooled_bytes, wait_until_nothing_is_held
+from tests.faults.steps import struck_together
 from tests.stack import UPSTREAM_KEY, Admin, Process, Stack, chat
 
 pytestmark = pytest.mark.slow
@@ -95,10 +97,11 @@ def test_a_kill_between_two_steps_of_a_call_ends_it_once(
     assert admin.http.get("/readyz").is_success  # Redis has the scripts now: each is sent once
     for _ in range(REPEATS):
         with ThreadPoolExecutor(CALLS) as pool:
-            fault = proxy.strike(Fault(point.does, of=(point.of,)))
-            calls = [pool.submit(one_call, gateway, key, number) for number in range(CALLS)]
-            if point.of != "nothing":
-                fault.wait_until_struck(CALLS)
+            each = [partial(one_call, gateway, key, number) for number in range(CALLS)]
+            if point.of == "nothing":
+                calls = [pool.submit(call) for call in each]
+            else:
+                calls = struck_together(stack, proxy, pool, Fault(point.does, of=(point.of,)), each)
             if point.answered:
                 assert [200] * CALLS == [call.result().status for call in calls]
             kill(gateway)

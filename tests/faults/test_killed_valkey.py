@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import redis
@@ -17,6 +18,7 @@ from tests.e2e.waiting import until
 from tests.faults.effort import REPEATS
 from tests.faults.proxy import Does, Fault, RedisProxy
 from tests.faults.reckoning import Figures, reckon, wait_until_nothing_is_held, wait_until_nothing_is_owed
+from tests.faults.steps import struck_together
 from tests.stack import Admin, Process, Stack, chat
 
 pytestmark = pytest.mark.slow
@@ -40,9 +42,8 @@ def test_a_valkey_killed_at_a_step_of_a_call_comes_back_with_the_books(
     took_s = []
     for _ in range(REPEATS):
         with ThreadPoolExecutor(CALLS) as pool:
-            fault = proxy.strike(Fault(does, of=(step,)))
-            calls = [pool.submit(send, gateway.url, CHAT, chat(f"Call {n}"), key) for n in range(CALLS)]
-            fault.wait_until_struck(CALLS)
+            each = [partial(send, gateway.url, CHAT, chat(f"Call {n}"), key) for n in range(CALLS)]
+            calls = struck_together(stack, proxy, pool, Fault(does, of=(step,)), each)
             kill(server)
             proxy.refuse()  # what was held is lost
             assert [503 if step == "admit" else 200] * CALLS == [call.result().status for call in calls]
