@@ -207,6 +207,7 @@ class Gateway:
             self._poller.run,
             self._projector.run,
             self.services.refusals.run,
+            self.services.metrics.run,
         )
 
     async def _prepare(self) -> None:
@@ -238,6 +239,7 @@ class Gateway:
         owed, kept = self.services.settlements.owed, len(self._spool)
         if owed:
             log.error("%d calls are not settled: the ledger did not answer; %d wait in the spool", owed, kept)
+        self.services.metrics.share_out()
         await self._spool.close()
         await self.services.upstream.close()
         await self._hot.close()

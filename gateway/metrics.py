@@ -8,18 +8,13 @@ count as "other". No label ever holds a secret or free text. Amounts are nano-US
 float dollars.
 """
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, get_args
+from typing import Protocol, TypeVar, get_args
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.billing.budget import Crossing
 from gateway.billing.errors import BudgetExceeded, CreditExhausted, InvalidAPIKey, TooManyFailures
@@ -28,7 +23,8 @@ from gateway.billing.money import NANO_PER_USD
 from gateway.billing.principal import ScopeKind
 from gateway.call_log import CallRecord, log_call, log_crossing, log_expiry, log_failed_login
 from gateway.ledger_view import LedgerGauges, LedgerView
-from gateway.shared_metrics import LIVE, Share
+from gateway.shared_metrics import Share
+from gateway.tally import Counter, Gauge, Histogram, Level
 
 OTHER = "other"
 """What teams and users past their bounds count as."""
@@ -47,17 +43,19 @@ _SOURCE_OF: Mapping[str, str] = {
 _CALLER = "caller"
 _ROUND_TRIP_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_SHARE_OUT_S = 1.0
 
-# One more series for every counter and histogram, which nothing here reads.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client leaves it without types
+F = TypeVar("F", Counter, Gauge, Histogram)
 
 
 class Metrics:
-    """All metrics of one gateway. `observe` is called once a call, `render` once a scrape.
+    """All metrics of one gateway. `observe` is called once a call, `scrape` once a scrape.
 
     `teams_max` and `users_max` bound the series: counters of teams and users beyond them go to "other". A process that
-    is one of several workers is given its share; without one everything is counted in memory, which is cheaper.
+    is one of several workers is given its share, and tells the others once a second, while `run` runs, what it counted.
     Series of `models` and `scripts` begin at zero: an increase from nothing to one would show in no graph.
+
+    Everything is called by the event loop's thread, but `render`, which any may call.
     """
 
     def __init__(
@@ -69,9 +67,9 @@ class Metrics:
         models: Iterable[str] = (),
         scripts: Iterable[str] = (),
     ) -> None:
-        if share is not None:
-            share.join()
         self.registry = CollectorRegistry()
+        self._shared = share.open() if share else None
+        self._families: list[Counter | Gauge | Histogram] = []
         self._teams = share.names("teams", teams_max) if share else _Names(teams_max)
         self._users = share.names("users", users_max) if share else _Names(users_max)
         self._make_counters()
@@ -121,6 +119,10 @@ class Metrics:
         """Count a run of one of the ledger's scripts."""
         self._scripts[name].observe(seconds)
 
+    def observe_settlement(self, seconds: float) -> None:
+        """Count a posting, and how long after its call's end it was made."""
+        self._settlement_lag.observe(seconds)
+
     def observe_failed_login(self, code: str, address: str) -> None:
         """Count a login with a key that is not valid, and write its log line."""
         self._failed_logins.labels(code).inc()
@@ -130,13 +132,31 @@ class Metrics:
         """Count a login that was refused unseen, for too many had failed; a line for each would fill the log."""
         self._failed_logins.labels(TooManyFailures.code).inc()
 
-    def render(self, view: LedgerView | None) -> bytes:
-        """The exposition text; None where the ledger did not answer: then its gauges keep what they had.
+    async def scrape(self, view: LedgerView | None) -> bytes:
+        """The exposition text; `view` as in `render`. Of other workers it has what they told last, within a second.
 
-        May run in a thread of its own: with many series it takes a while.
+        With many series it takes a while, so it is made in a thread of its own: calls on this loop go on meanwhile.
         """
+        self.share_out()
+        return await asyncio.to_thread(self.render, view)
+
+    def render(self, view: LedgerView | None) -> bytes:
+        """The exposition text; None where the ledger did not answer: then its gauges keep what they had."""
         self._ledger.show(view)
         return generate_latest(self._shown)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Share out once a second until `stop` is set."""
+        while self._shared is not None and not stop.is_set():
+            self.share_out()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _SHARE_OUT_S)
+
+    def share_out(self) -> None:
+        """Tell the other workers what this one counted. Whatever is counted after the last time is lost."""
+        if self._shared is not None:
+            for family in self._families:
+                family.share_out()
 
     def _make_counters(self) -> None:
         self._requests = self._counter(
@@ -160,12 +180,12 @@ class Metrics:
         )
         self._overruns = self._counter("gateway_hold_overruns", "Charges above their hold.", "model")
         self._anomalies = self._counter("gateway_usage_anomalies", "Calls with an impossible usage.", "model")
-        self._expired = self._counter("gateway_holds_expired", "Holds that nobody renewed in time.")
+        self._expired = self._counter("gateway_holds_expired", "Holds that nobody renewed in time.").labels()
         self._failed_logins = self._counter("gateway_failed_logins", "Logins to the dashboard that failed.", "code")
         for code in (InvalidAPIKey.code, TooManyFailures.code):
             self._failed_logins.labels(code)
-        self.spool_unreadable = self._counter("gateway_spool_unreadable", "Spool files that were set aside.")
-        self.quarantined = self._counter("gateway_quarantined", "Charges whose hold the ledger does not know.")
+        self.spool_unreadable = self._counter("gateway_spool_unreadable", "Spool files that were set aside.").labels()
+        self.quarantined = self._counter("gateway_quarantined", "Charges whose hold the ledger does not know.").labels()
 
     def _make_histograms(self) -> None:
         self._duration = self._seconds("gateway_request_duration_seconds", "From a call's first to its last byte.")
@@ -174,18 +194,14 @@ class Metrics:
         self._overhead = self._seconds(
             "gateway_overhead_seconds", "A call's duration less the upstream's and the client's."
         )
-        self.settlement_lag = Histogram(
-            "gateway_settlement_lag_seconds",
-            "From a call's end to its posting in the ledger.",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._script_duration = Histogram(
+        self._settlement_lag = self._histogram(
+            "gateway_settlement_lag_seconds", "From a call's end to its posting in the ledger.", (), _SECONDS
+        ).labels()
+        self._script_duration = self._histogram(
             "gateway_ledger_script_duration_seconds",
             "One run of a script in Redis, the way there and back included.",
             ("script",),
-            buckets=_ROUND_TRIP_SECONDS,
-            registry=self.registry,
+            _ROUND_TRIP_SECONDS,
         )
 
     def _make_gauges(self) -> None:
@@ -220,13 +236,21 @@ class Metrics:
         self._anomalies.labels(model).inc(ANOMALY in flags)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+        return self._registered(Counter(name, text, labels, self._shared))
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, registry=self.registry, multiprocess_mode=LIVE)
+    def _gauge(self, name: str, text: str) -> Level:
+        return self._registered(Gauge(name, text, (), self._shared)).labels()
 
     def _seconds(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, ("endpoint",), buckets=_SECONDS, registry=self.registry)
+        return self._histogram(name, text, ("endpoint",), _SECONDS)
+
+    def _histogram(self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
+        return self._registered(Histogram(name, text, labels, self._shared, bounds))
+
+    def _registered(self, family: F) -> F:
+        self.registry.register(family)
+        self._families.append(family)
+        return family
 
 
 class _Known(Protocol):

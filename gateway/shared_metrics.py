@@ -1,7 +1,7 @@
 """What several workers of one gateway count together: one scrape, through any of them, shows the sum.
 
-prometheus-client's multiprocess mode does the counting: each worker writes into memory-mapped files, whoever is scraped
-reads those of all. ADR 0017 has why, and what it costs.
+Each worker writes what it counted into memory-mapped files of its own, once a second; whoever is scraped reads those of
+all. The files are those of prometheus-client's multiprocess mode, which also adds them up (ADR 0017, ADR 0025).
 
 Laws:
 - A worker's number names its files, not its process id. Who takes a dead worker's place counts on in its files: no
@@ -16,20 +16,20 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Literal
 
-from prometheus_client import values
 from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-LIVE: Final = "livesum"
-"""The mode of a gauge that is summed over the workers that live."""
-_COUNTED = ("counter", "histogram")
-_LIVE_GAUGES = f"gauge_{LIVE}"
+FileKind = Literal["counter", "histogram", "gauge_livesum"]
+"""What stands in a file: its name tells prometheus-client how to add it up. Gauges are those of workers that live."""
+_COUNTED: tuple[FileKind, ...] = ("counter", "histogram")
+_LIVE_GAUGES: FileKind = "gauge_livesum"
 # Written out, not left sparse: a page that a full disk refuses later would end the worker (SIGBUS). Room for some
 # thousand series; past that the files grow.
 _FILE_BYTES = 1 << 20
@@ -64,18 +64,16 @@ class MetricsFolder:
 
         Raises OSError: a file cannot be made. Emptying takes no room on the disk.
         """
+        share = self.share(worker)
         for kind in (*_COUNTED, _LIVE_GAUGES):
-            if not (path := self._file(kind, worker)).exists():
+            if not (path := share.path_of(kind)).exists():
                 _put_empty(path)
-        with self._file(_LIVE_GAUGES, worker).open("r+b") as gauges:
+        with share.path_of(_LIVE_GAUGES).open("r+b") as gauges:
             gauges.write(_NOTHING_USED)
 
     def share(self, worker: int) -> "Share":
         """What the process of this worker is to count with."""
         return Share(self.path, worker)
-
-    def _file(self, kind: str, worker: int) -> Path:
-        return self.path / f"{kind}_{worker}.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +83,12 @@ class Share:
     folder: Path
     worker: int
 
-    def join(self) -> None:
-        """From here on all metrics of this process are counted in its files. Call it before the first is made."""
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder)
-        values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]  # it comes without types
-            process_identifier=lambda: self.worker
-        )
+    def path_of(self, kind: FileKind) -> Path:
+        return self.folder / f"{kind}_{self.worker}.db"
+
+    def open(self) -> "SharedNumbers":
+        """What this worker counted so far, and counts on. To be opened once, by the process that is this worker."""
+        return SharedNumbers({kind: self.path_of(kind) for kind in (*_COUNTED, _LIVE_GAUGES)})
 
     def all_workers(self) -> Collector:
         """Collects what all workers have counted."""
@@ -98,6 +96,40 @@ class Share:
 
     def names(self, what: str, most: int) -> "SharedNames":
         return SharedNames(self.folder / what, most)
+
+
+class SharedNumbers:
+    """The numbers of one worker, in its files. Only one thread may use them."""
+
+    def __init__(self, paths: Mapping[FileKind, Path]) -> None:
+        self._files = {
+            kind: MmapedDict(str(path))  # type: ignore[no-untyped-call]  # it comes without types
+            for kind, path in paths.items()
+        }
+
+    def number(
+        self, kind: FileKind, metric: str, name: str, labels: Sequence[tuple[str, str]], text: str
+    ) -> "SharedNumber":
+        """The sample `name` of a metric with these labels; it begins at what stands in its file, or at zero."""
+        key = mmap_key(metric, name, [label for label, _ in labels], [value for _, value in labels], text)
+        return SharedNumber(self._files[kind], key)
+
+
+class SharedNumber:
+    """One number of a file, and what was last written of it."""
+
+    __slots__ = ("_file", "_key", "value")
+
+    def __init__(self, file: MmapedDict, key: str) -> None:
+        self._file = file
+        self._key = key
+        self.value: float = file.read_value(key)[0]  # type: ignore[no-untyped-call]  # as above
+
+    def write(self, value: float) -> None:
+        """Let the other workers see it. Most numbers have not changed since the last time; those cost a comparison."""
+        if value != self.value:
+            self._file.write_value(self._key, value, 0.0)  # type: ignore[no-untyped-call]  # as above
+            self.value = value
 
 
 class SharedNames:

@@ -1,5 +1,6 @@
 """What workers count together: names agreed on, files that outlive a worker and not its gateway."""
 
+import asyncio
 import contextlib
 import multiprocessing
 import stat
@@ -50,6 +51,19 @@ def test_who_takes_a_workers_place_counts_on(folder: MetricsFolder) -> None:
     assert before == sorted(path.name for path in folder.path.iterdir())
 
 
+def test_a_worker_tells_the_others_by_itself(folder: MetricsFolder) -> None:
+    """Again and again while it runs: who is scraped is not who counted."""
+    assert 2.0 == value(in_process(tell, folder.share(0), folder.share(1)), "gateway_quarantined_total")
+
+
+def test_what_a_killed_worker_had_not_told_is_missing_and_nothing_else(folder: MetricsFolder) -> None:
+    """Who takes its place begins at what was told, not at what was counted."""
+    in_process(count_in_vain, folder.share(0))
+    shown = in_process(count, folder.share(0), ["a"], 0)
+    assert 4.0 == value(shown, "gateway_quarantined_total")
+    assert {"a": 1.0} == costs(shown)
+
+
 def test_names_that_come_at_once_stay_within_the_bound(folder: MetricsFolder) -> None:
     """Eight workers, each meeting the same fifty names in another order: all agree on the same ten."""
     names = [f"team-{number}" for number in range(50)]
@@ -81,7 +95,7 @@ def test_the_folder_is_private_and_gone_with_its_gateway(tmp_path: Path) -> None
 
 
 def in_process(work: object, *args: object) -> str:
-    """Run it in a process of its own, as a worker is: how values are counted is chosen once for a process."""
+    """Run it in a process of its own, as a worker is."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         shown: str = pool.apply(work, args)  # type: ignore[arg-type]  # any function of this module
     return shown
@@ -95,7 +109,33 @@ def count(share: Share, teams: list[str], in_flight: int) -> str:
         principal = Principal(org="default", team=team, user=None, key="k")
         posting = Posting("capture", 1_000_000_000)
         metrics.observe(CallRecord(CHAT, "r", 0.0, principal, "chat", "gpt-4o", posting=posting))
-    return metrics.render(None).decode()
+    return asyncio.run(metrics.scrape(None)).decode()
+
+
+def count_in_vain(share: Share) -> str:
+    """Four charges in quarantine, and then one more that nobody is told of."""
+    metrics = Metrics(share=share)
+    metrics.quarantined.inc(4)
+    metrics.share_out()
+    metrics.quarantined.inc()
+    return ""
+
+
+def tell(counts: Share, is_scraped: Share) -> str:
+    """Once and once again: count, and scrape the other until it shows that."""
+    return asyncio.run(_tell(Metrics(share=counts), Metrics(share=is_scraped)))
+
+
+async def _tell(counting: Metrics, scraped: Metrics) -> str:
+    stop, shown = asyncio.Event(), ""
+    running = asyncio.create_task(counting.run(stop))
+    for expected in (1.0, 2.0):
+        counting.quarantined.inc()
+        while not shown or expected != value(shown, "gateway_quarantined_total"):
+            shown = (await scraped.scrape(None)).decode()
+    stop.set()
+    await running
+    return shown
 
 
 def costs(shown: str) -> dict[str, float]:

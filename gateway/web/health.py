@@ -1,6 +1,5 @@
 """Is this process alive, may it be sent calls, and what has it counted."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
@@ -57,5 +56,5 @@ class Health:
             view = await self._ledger_view()
         except LedgerUnavailable:
             view = None
-        text = await asyncio.to_thread(self._services.metrics.render, view)  # calls on this loop go on meanwhile
+        text = await self._services.metrics.scrape(view)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -9,6 +9,7 @@ outlives this process; nobody who waits for the posting waits longer than that.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -179,15 +180,19 @@ class Settlements:
 
     async def _post(self, owed: Owed) -> None:
         self.owed += 1
-        with self._metrics.settlements_owed.track_inprogress():
+        self._metrics.settlements_owed.inc()
+        try:
             bound = True if owed.job is None else await self._bound_first(owed.job, owed.first_poll_ms)
-            with self._metrics.settlement_lag.time():
-                settled = await until_answered(lambda: self._ledger.settle(owed.hold, owed.posting, answer=owed.answer))
+            began = time.perf_counter()
+            settled = await until_answered(lambda: self._ledger.settle(owed.hold, owed.posting, answer=owed.answer))
+            self._metrics.observe_settlement(time.perf_counter() - began)
             self.owed -= 1
             self._told(owed, settled)
             if bound is None and owed.job is not None:
                 job = owed.job
                 bound = await until_answered(lambda: self._jobs.bind(job, owed.first_poll_ms))
+        finally:
+            self._metrics.settlements_owed.dec()
         if not bound:
             log.warning("request %s was answered with another call's job: polls go to that one", owed.hold.request_id)
 
