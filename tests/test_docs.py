@@ -95,7 +95,7 @@ def test_links_and_paths_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", *DOCS.rglob("*.md")]:
         text = page.read_text(encoding="utf-8")
         targets = [page.parent / link for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
-        paths = re.findall(r"`((?:gateway|tests|config|deploy|docs|examples)/[\w./-]*)`", text)
+        paths = re.findall(r"`((?:gateway|tests|benchmarks|config|deploy|docs|examples)/[\w./-]*)`", text)
         # What deploy/make-secrets makes is in no checkout.
         targets += [ROOT / path for path in paths if not path.startswith("deploy/secrets/")]
         broken += [f"{page.relative_to(ROOT)}: {target}" for target in targets if not target.exists()]
@@ -104,7 +104,7 @@ def test_links_and_paths_lead_somewhere() -> None:
 
 def test_every_command_that_is_shown_exists() -> None:
     """`./run X` in a document is typed as it stands."""
-    tools = {"test", "check", "fmt", "lock"}
+    tools = {"test", "bench", "check", "fmt", "lock"}
     pages = [ROOT / "README.md", ROOT / "examples" / "README.md", *DOCS.rglob("*.md")]
     shown_names = {
         name for page in pages for name in re.findall(r"(?:\./run|`gateway) ([a-z]+)", page.read_text(encoding="utf-8"))
