@@ -1,6 +1,7 @@
 """The composition root: builds every object once, puts the routes together, and brings the process up and down.
 
-Data-plane paths are raw ASGI callables found in a table before Starlette's router is asked; the router serves the rest.
+The data plane's calls never come here: the server's protocol finds their paths in a table (`data_plane`) and begins
+them itself. What comes as ASGI is served by Starlette's router.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import GatewayError
@@ -53,18 +55,19 @@ from gateway.web.auth import Authenticator
 from gateway.web.books import Books
 from gateway.web.credits import CreditDesk
 from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, endpoints, path_table
-from gateway.web.exchange import Message, Receive, Send
+from gateway.web.exchange import Exchange, Line
 from gateway.web.health import Health
 from gateway.web.http import answer_gateway_error, answer_http_error
 from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
 from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
 from gateway.web.prices import PriceDesk
-from gateway.web.proxy import Proxy
+from gateway.web.protocol import DataPlane, Handler
+from gateway.web.proxy import Proxy, new_request_id
 from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
 from gateway.web.scrape import LedgerScrape
-from gateway.web.services import CallLimits, Services
+from gateway.web.services import CallLimits, Services, UpstreamKey
 from gateway.web.settlement import Settlements, Tasks
 from gateway.web.upstream_account import UpstreamDesk
 from gateway.wire.call import Endpoint
@@ -76,15 +79,13 @@ log = logging.getLogger("gateway.app")
 DEFAULT_ORG = "default"
 _LAST_SETTLEMENTS_S = 30.0
 
-ASGI = Callable[[Message, Receive, Send], Awaitable[None]]
-
 
 class UnfitDataDirectory(RuntimeError):
     """The data directory cannot be used; the text says why and what to change."""
 
 
 class Gateway:
-    """One gateway process: an ASGI application with a lifespan.
+    """One gateway process: a data plane, and beside it an ASGI application with a lifespan.
 
     `extra_endpoints` are further rows of the data plane's table, as `web.dataplane.endpoints` has them. `share` is for
     a process that is one of several workers: what it counts together with them.
@@ -112,7 +113,7 @@ class Gateway:
         jobs = Jobs(self._redis, scripts)
         self._scopes = Scopes(self._redis, scripts)
         tasks = Tasks()
-        keys = {DEFAULT_ORG: settings.upstream_api_key}
+        keys = {DEFAULT_ORG: UpstreamKey(settings.upstream_api_key)}
         auth = Authenticator(Principals(self._redis), self._scopes, admin_key, keys, DEFAULT_ORG, calendar)
         self._spool = Spool(Path(settings.data_dir) / "spool")
         settlements = Settlements(ledger, jobs, tasks, metrics, self._spool, settings.settle_wait_s)
@@ -135,7 +136,7 @@ class Gateway:
         )
         self._poller, polls = _polls(settings, self.services)
         self._billed = (*_endpoints(settings), *extra_endpoints)
-        self._data_plane = _data_plane(self._billed, self.services, polls)
+        self.data_plane = _data_plane(self._billed, self.services, polls)
         reports = Reports(self._redis, scripts, ledger, calendar)
         self._projector = Projector(reports, (DEFAULT_ORG,))
         self._router = self._pages(settings, scripts, reports, calendar)
@@ -166,13 +167,10 @@ class Gateway:
             *Dashboard(auth, sessions, logins, figures, calendar.zone).routes(),
         )
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            path: str = scope["path"]
-            handler = self._data_plane.get(path)
-            if handler is None:
-                handler, scope["path"] = self._router, path.rstrip("/") or "/"
-            await handler(scope, receive, send)
+            scope["path"] = scope["path"].rstrip("/") or "/"
+            await self._router(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
@@ -193,6 +191,7 @@ class Gateway:
         background = asyncio.gather(*(run(stop) for run in self._background()))
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self.services.tasks.calls_ended(_LAST_SETTLEMENTS_S)
         stop.set()
         await background
         await self._close()
@@ -256,9 +255,14 @@ def _router(*routes: Route) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-def _data_plane(billed: tuple[Endpoint, ...], services: Services, polls: ASGI) -> dict[str, ASGI]:
-    handlers: dict[str, ASGI] = {endpoint.path: Proxy(endpoint, services) for endpoint in billed}
-    return path_table(handlers | {JOBS: polls})
+def _data_plane(billed: tuple[Endpoint, ...], services: Services, polls: Handler) -> DataPlane:
+    handlers: dict[str, Handler] = {endpoint.path: Proxy(endpoint, services) for endpoint in billed}
+    write_timeout_s = services.limits.client_write_timeout_s
+
+    def new_exchange(line: Line) -> Exchange:
+        return Exchange(line, new_request_id(), write_timeout_s)
+
+    return DataPlane(path_table(handlers | {JOBS: polls}), new_exchange)
 
 
 def _upstream(settings: Settings) -> UpstreamLeg:

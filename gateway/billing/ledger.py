@@ -10,7 +10,7 @@ refund.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.usage import Usage
@@ -102,8 +102,7 @@ def _scopes(org: str, team: str, user: str | None, key: str) -> tuple[Scope, ...
     return (Scope("organisation", org), *(Scope(kind, name) for kind, name in below if name))
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(NamedTuple):
     """How a hold ends: `capture` or `expire` with a cost, or `release` with none; what the entry says it was for."""
 
     type: EntryType
@@ -116,8 +115,7 @@ class Posting:
 RELEASE = Posting("release")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """What a running call has used so far, as far as its gateway has told: what it is charged should nobody tell more.
 
     At admission that is its whole prompt, or its price where it is priced by the piece.

@@ -7,7 +7,7 @@ span is never above the limit plus the refill of that span, and unused tokens co
 """
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Rate = Literal["requests", "tokens", "images", "concurrent"]
 RATES: tuple[Rate, ...] = ("requests", "tokens", "images", "concurrent")
@@ -39,8 +39,7 @@ RATE_OF_LIMIT: dict[str, Rate] = {
 NO_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(NamedTuple):
     """What is left of a limit, and after how long all of it is back."""
 
     limit: int
@@ -48,8 +47,7 @@ class Left:
     reset_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(NamedTuple):
     """The tightest of several scopes; None where no scope limits it. The organisation's money is not in it."""
 
     requests: Left | None = None

@@ -9,7 +9,7 @@ import hashlib
 import re
 import zlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ScopeKind = Literal["organisation", "team", "user", "key"]
 Role = Literal["admin", "team_admin", "auditor", "member"]
@@ -22,8 +22,7 @@ _CHECKSUM_CHARS = 8
 _SUB_KEY = re.compile(r"sk-mt-([a-z0-9]{1,20})-([A-Za-z0-9]{40})([0-9a-f]{8})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """One of the four levels a call must pass: organisation → team → user → key."""
 
     kind: ScopeKind

@@ -1,10 +1,9 @@
 """What a call used, in the units it is priced by."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Quantities of one call, or the most it can use.
 
     `cached_tokens` are part of `prompt_tokens`, never added to them. `units` are images, calls or

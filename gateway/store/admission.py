@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 from gateway.billing.budget import BUDGET_WINDOWS, Calendar, Span, Window
 from gateway.billing.errors import LedgerUnavailable
@@ -19,8 +19,7 @@ class Claim:
     request: str
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRequest:
+class HoldRequest(NamedTuple):
     """What admission needs to know of one call. `so_far` is what it is charged should nobody be heard of it again."""
 
     hold_id: str

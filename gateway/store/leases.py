@@ -6,7 +6,6 @@ holds pass their deadlines, and any gateway charges what was told last. Should t
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 from redis.asyncio import Redis
@@ -76,7 +75,7 @@ class Leases:
         """End a hold whose deadline has passed; what was posted, if it was still so. Raises LedgerUnavailable."""
         posting = Posting("expire", hold.so_far.cost_nano_usd, hold.so_far.usage, "estimated", (ESTIMATED,))
         if self._charge_whole:
-            posting = replace(posting, cost_nano_usd=hold.hold_nano_usd, flags=(ESTIMATED, WHOLE_HOLD))
+            posting = posting._replace(cost_nano_usd=hold.hold_nano_usd, flags=(ESTIMATED, WHOLE_HOLD))
         return await self._ledger.settle(_request_of(hold), posting, hold.deadline_ms), posting
 
 

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+import msgspec
+
 from gateway.billing.budget import BUDGET_WINDOWS, Crossing
 from gateway.billing.ledger import Entry, EntryType, OpenHold, Posting, Progress
 from gateway.billing.principal import Principal, ScopeKind
@@ -16,12 +18,12 @@ Fields = dict[bytes, bytes]
 """One entry of the ledger stream."""
 
 
-def about_json(request: HoldRequest) -> str:
+def about_json(request: HoldRequest) -> bytes:
     """What a hold says of its call."""
-    return json.dumps(_about(request), separators=(",", ":"))
+    return msgspec.json.encode(_about(request))
 
 
-def entry_json(request: HoldRequest, posting: Posting) -> str:
+def entry_json(request: HoldRequest, posting: Posting) -> bytes:
     facts = _about(request) | {
         "prompt_tokens": posting.usage.prompt_tokens,
         "completion_tokens": posting.usage.completion_tokens,
@@ -30,7 +32,7 @@ def entry_json(request: HoldRequest, posting: Posting) -> str:
         "usage_source": posting.usage_source,
         "flags": posting.flags,
     }
-    return json.dumps(facts, separators=(",", ":"))
+    return msgspec.json.encode(facts)
 
 
 class UnreadableEntry(ValueError):

@@ -269,11 +269,11 @@ class Connection(asyncio.Protocol):
                 self.idle_s = min(_IDLE_S, int(seconds) - _KEEP_ALIVE_MARGIN_S)
 
 
-def head_of(method: str, target: str, host: bytes, headers: Headers, body_bytes: int) -> bytes:
-    """The head of a request, ready to be followed by its body. Raises NotSent: a header holds a line break."""
+def head_of(method: str, target: str, host: bytes, headers: Headers) -> bytes:
+    """The head of a request, but for the empty line that ends it. Raises NotSent: a header holds a line break."""
     first = f"{method} {target} HTTP/1.1".encode("ascii")
-    lines = [first, b"host: " + host, *(b"%b: %b" % pair for pair in headers), b"content-length: %d" % body_bytes]
+    lines = [first, b"host: " + host, *(b"%b: %b" % pair for pair in headers)]
     head = b"\r\n".join(lines)
     if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
         raise NotSent("a header cannot be written")
-    return head + b"\r\n\r\n"
+    return head + b"\r\n"

@@ -1,7 +1,6 @@
 """The upstream leg on connections of our own: what a call costs here is what it costs (ADR 0023)."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
 import httpx
@@ -26,6 +25,7 @@ class DirectLeg:
         secure = url.scheme == "https"
         self._base_path = url.path.rstrip("/")
         self._host = url.netloc.encode("idna" if not url.netloc.isascii() else "ascii")
+        self._shared_heads: dict[tuple[str, Headers], bytes] = {}
         self._pool = Pool(
             url.hostname or "",
             url.port or (443 if secure else 80),
@@ -37,25 +37,41 @@ class DirectLeg:
 
     async def send(self, request: UpstreamRequest) -> "DirectAnswer":
         """Once more on another connection where this one was lost before it had taken the whole request."""
-        return await self.ask("POST", self._base_path + request.path, request.headers, request.body)
+        path, headers, request_id, body = request
+        shared = self._shared_heads.get((path, headers))
+        if shared is None:
+            shared = self._share_head(path, headers)
+        own = b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id, len(body))
+        return await self._sent(shared + own + body)
 
     async def ask(self, method: str, target: str, headers: Headers, body: bytes) -> "DirectAnswer":
         """The same for any method and target (path and query). Raises as `send`."""
-        whole = head_of(method, target, self._host, headers, len(body)) + body
-        try:
-            return await self._send(whole)
-        except LostUnsent:
-            return await self._send(whole)
+        length = (b"content-length", b"%d" % len(body))
+        return await self._sent(head_of(method, target, self._host, [*headers, length]) + b"\r\n" + body)
 
     async def close(self) -> None:
         await self._pool.close()
 
-    async def _send(self, request: bytes) -> "DirectAnswer":
+    def _share_head(self, path: str, headers: Headers) -> bytes:
+        """The lines that all calls of a path and an organisation have in common. They are few, so all are kept."""
+        head = head_of("POST", self._base_path + path, self._host, headers)
+        self._shared_heads[path, tuple(headers)] = head
+        return head
+
+    async def _sent(self, request: bytes) -> "DirectAnswer":
         try:
-            connection = await self._pool.lend()
-        except asyncio.CancelledError:
-            # Cut off by a deadline of its task, before anything was written.
-            raise NotSent("cut off before it was sent") from None
+            return await self._send(request)
+        except LostUnsent:
+            return await self._send(request)
+
+    async def _send(self, request: bytes) -> "DirectAnswer":
+        connection = self._pool.lend_warm()
+        if connection is None:
+            try:
+                connection = await self._pool.lend()
+            except asyncio.CancelledError:
+                # Cut off by a deadline of its task, before anything was written.
+                raise NotSent("cut off before it was sent") from None
         try:
             connection.ask(request)
             await connection.answer_begun()
@@ -73,9 +89,8 @@ class DirectAnswer:
         self.status = connection.status
         self.headers: Headers = connection.headers
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        while self._connection is not None and (chunk := await self._connection.read()):
-            yield chunk
+    async def read(self) -> bytes:
+        return b"" if self._connection is None else await self._connection.read()
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

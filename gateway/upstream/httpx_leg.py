@@ -7,7 +7,7 @@ events say whether a request was begun to be written, which decides whether an u
 import asyncio
 from collections.abc import AsyncGenerator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -59,7 +59,7 @@ class HttpxLeg:
         prepared = self._client.build_request(
             "POST",
             request.path,
-            headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers],
+            headers=[*request.headers, (b"x-request-id", request.request_id)],
             content=request.body,
             extensions={"trace": progress.trace},
         )
@@ -88,17 +88,18 @@ class HttpxLeg:
 class HttpxAnswer:
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
+        self._chunks = cast(AsyncGenerator[bytes, None], response.aiter_raw())
         self.status = response.status_code
         self.headers: Headers = [(name.lower(), value) for name, value in response.headers.raw]
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
+    async def read(self) -> bytes:
         try:
-            async for chunk in self._response.aiter_raw():
-                yield chunk
+            return await anext(self._chunks, b"")
         except (httpx.TransportError, httpx.StreamError, OSError) as error:
             raise BrokenOff(type(error).__name__) from error
 
     async def close(self) -> None:
+        await self._chunks.aclose()
         await self._response.aclose()
 
 

@@ -4,9 +4,8 @@ The rest of the gateway knows only this module, so the connection behind it can 
 said by the error: whether a byte of the request may have left (`NotSent` or not).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -39,12 +38,15 @@ class BrokenOff(UpstreamFault):
     """The answer began and then stopped before its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """One POST. `path` begins with a slash; `headers` are complete but for Host and Content-Length."""
+class UpstreamRequest(NamedTuple):
+    """One POST. `path` begins with a slash.
+
+    `headers` are those that calls share, complete but for Host, Content-Length and the X-Request-Id of this one.
+    """
 
     path: str
-    headers: Headers
+    headers: tuple[tuple[bytes, bytes], ...]
+    request_id: bytes
     body: bytes
 
 
@@ -58,8 +60,11 @@ class UpstreamAnswer(Protocol):
     def headers(self) -> Headers:
         """Names in lower case."""
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body's bytes as they arrive, no transfer coding; close it. Raises BrokenOff."""
+    async def read(self) -> bytes:
+        """What has arrived of the body since the last time, without transfer coding; waits for more, b"" at its end.
+
+        Raises BrokenOff.
+        """
 
     async def close(self) -> None:
         """Free the connection; safe at any point and more than once."""
@@ -75,10 +80,10 @@ class UpstreamLeg(Protocol):
     async def close(self) -> None: ...
 
 
-async def whole(chunks: AsyncIterator[bytes], bytes_max: int) -> bytes:
+async def whole(answer: UpstreamAnswer, bytes_max: int) -> bytes:
     """Read a body to its end. Raises BrokenOff: it ended early, or is above `bytes_max`."""
     parts, size = [], 0
-    async for chunk in chunks:
+    while chunk := await answer.read():
         parts.append(chunk)
         size += len(chunk)
         if size > bytes_max:

@@ -36,6 +36,10 @@ class Pool:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._open: set[Connection] = set()
 
+    def lend_warm(self) -> Connection | None:
+        """A connection that is open and idle, where there is one: most calls need not wait."""
+        return self._warm(asyncio.get_running_loop().time()) if self._idle else None
+
     async def lend(self) -> Connection:
         """A connection that can be asked. Raises NotSent: it cannot be made; PoolExhausted: none becomes free."""
         loop = asyncio.get_running_loop()

@@ -1,7 +1,6 @@
 """Our connections under httpx: for whoever wants httpx's comforts off the way of a call (ADR 0023)."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 
 import httpx
 
@@ -43,13 +42,11 @@ class _Body(httpx.AsyncByteStream):
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks: AsyncGenerator[bytes, None] = self._answer.chunks()
-        async with aclosing(chunks):
-            try:
-                async for chunk in chunks:
-                    yield chunk
-            except BrokenOff as fault:
-                raise httpx.ReadError(fault.reason) from fault
+        try:
+            while chunk := await self._answer.read():
+                yield chunk
+        except BrokenOff as fault:
+            raise httpx.ReadError(fault.reason) from fault
 
     async def aclose(self) -> None:
         await self._answer.close()

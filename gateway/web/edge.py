@@ -1,6 +1,5 @@
 """The outer edge of every data-plane call: whatever happens inside, it is answered, counted and logged, once."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,11 +19,11 @@ _OUR_FAULT = "The gateway failed at this call; its log has the cause under this 
 Serve = Callable[[Exchange, CallRecord], Awaitable[None]]
 
 
-async def answer_call(
+def answer_call(
     serve: Serve, exchange: Exchange, record: CallRecord, services: Services, error_fields: Mapping[str, object]
 ) -> None:
-    """Run a call in a task of its own: the server may cancel its task, and a hold must not be lost with it."""
-    await asyncio.shield(services.tasks.start(_run(serve, exchange, record, services, error_fields)))
+    """Begin a call, in a task that nothing cancels: a hold must not be lost with it."""
+    services.tasks.start_call(_run(serve, exchange, record, services, error_fields))
 
 
 async def _run(

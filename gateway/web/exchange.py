@@ -1,49 +1,86 @@
-"""One HTTP exchange of the data plane on raw ASGI: read the request bounded, write the answer, notice who leaves.
+"""One HTTP exchange of the data plane: read the request bounded, write the answer, notice who leaves.
 
-Starlette's Request and StreamingResponse cost more than the whole rest of a call, and StreamingResponse cancels its
-generator when the client leaves, which loses the settlement behind it (ADR 0005).
+It stands where uvicorn would put its own cycle (`web.protocol`), and writes to the connection itself: an ASGI message,
+a task and an event for each part of an answer cost more than the whole rest of a call (ADR 0026). Nothing here is ever
+cancelled because a client leaves: the settlement behind it would be lost (ADR 0005).
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Protocol
 
 from gateway.billing.errors import GatewayError, RequestTimeout, RequestTooLarge, UnsupportedMediaType
 from gateway.billing.money import format_usd
 from gateway.web.errors import Header, error_answer
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-
 _HASTY_WRITE_S = 1.0
 _UNREAD_BYTES_KEPT = 65_536
 """An error answered before a body of at most this size was read keeps the connection."""
+_UNASKED_BYTES_MAX = 65_536
+"""So much of a body is taken from the connection before somebody reads it."""
+_BODILESS = (204, 304)
 
 
 class ClientLeft(Exception):
     """The client closed the connection before its request was whole: there is nobody to answer."""
 
 
+class Line(Protocol):
+    """One request on the client's connection, and the way back. `headers`: names in lower case, as they came."""
+
+    method: str
+    headers: Sequence[Header]
+    keep_alive: bool
+    """Whether the connection serves another request after this one."""
+    is_http_1_0: bool
+    expects_continue: bool
+    """Whether the client waits for "100 Continue" before it sends the body."""
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes over; never waits."""
+
+    def is_full(self) -> bool:
+        """Whether the client has stopped taking what was written."""
+
+    async def emptied(self) -> None:
+        """Wait until it takes more, or is gone."""
+
+    def read_on(self, wanted: bool) -> None:
+        """Read from the client, or stop for now."""
+
+    def standing_headers(self) -> Sequence[Header]:
+        """What every answer of this server says (its date)."""
+
+    def end(self) -> None:
+        """The answer is written: serve the next request, or close."""
+
+    def abort(self) -> None:
+        """Close at once; what was not sent is lost."""
+
+
 class Exchange:
     """`gone` turns True when the client has left; writing then does nothing, so a stream can be read on."""
 
-    def __init__(self, scope: Message, receive: Receive, send: Send, request_id: str, write_timeout_s: float) -> None:
-        self._receive = receive
-        self._send = send
+    def __init__(self, line: Line, request_id: str, write_timeout_s: float) -> None:
+        self._line = line
         self._write_timeout_s = write_timeout_s
-        self._headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-        self._watch: asyncio.Task[None] | None = None
+        self._first: dict[bytes, bytes] = dict(reversed(line.headers))
         self._on_gone: Callable[[], None] | None = None
-        self.method: str = scope["method"]
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._body_bytes_max = _UNASKED_BYTES_MAX
+        self._reader: asyncio.Future[None] | None = None
+        self._chunked = False
+        self.method = line.method
         self.request_id = request_id
         self.gone = False
         self.started = False
         self.finished = False
+        self.whole = False
+        """Whether the request has arrived to its end."""
         self.status = 0
-        self._unread = True
         self.told: list[Header] | None = None
         """Headers every answer from here on carries: what is left of limits and budgets. None: not known yet."""
         self.cost_nano_usd: int | None = 0
@@ -53,14 +90,11 @@ class Exchange:
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (lower-case name), or None."""
-        for key, value in self._headers:
-            if key == name:
-                return value
-        return None
+        return self._first.get(name)
 
     def headers(self, name: bytes) -> list[bytes]:
         """All values of a header (lower-case name)."""
-        return [value for key, value in self._headers if key == name]
+        return [value for key, value in self._line.headers if key == name] if name in self._first else []
 
     async def json_body(self, body_bytes_max: int, timeout_s: float) -> bytes:
         """Read the whole body.
@@ -72,19 +106,18 @@ class Exchange:
         declared = self.header(b"content-length")
         if declared is not None and int(declared) > body_bytes_max:
             raise _too_large(body_bytes_max)
-        began = time.perf_counter()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._read(body_bytes_max)
-        except TimeoutError:
-            raise RequestTimeout(f"The request's body did not arrive within {timeout_s:g} seconds.") from None
-        finally:
-            self.waited_s += time.perf_counter() - began
+        if not self.whole:
+            await self._arrived(body_bytes_max, timeout_s)
+        if self._body_bytes > body_bytes_max:
+            raise _too_large(body_bytes_max)
+        body, self._body = self._body, []
+        return body[0] if len(body) == 1 else b"".join(body)
 
     def watch(self, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` once, should the client leave before the answer is finished."""
         self._on_gone = on_gone
-        self._watch = asyncio.create_task(self._wait_for_leave())
+        if self.gone:
+            on_gone()
 
     def leave(self) -> None:
         """The client is gone, or counts as gone: nothing more is written to it."""
@@ -93,20 +126,51 @@ class Exchange:
             if self._on_gone is not None:
                 self._on_gone()
 
-    async def start(self, status: int, headers: Sequence[Header]) -> None:
-        head = [*headers, (b"x-request-id", self.request_id.encode()), *(self.told or ())]
-        await self._send({"type": "http.response.start", "status": status, "headers": head})
-        self.started = True
-        self.status = status
+    def start(self, status: int, headers: Sequence[Header]) -> None:
+        """Write the head of an answer; without a length among its headers the body goes in chunks."""
+        self.started, self.status = True, status
+        if self.gone:
+            return
+        lines = [*self._line.standing_headers(), *headers, (b"x-request-id", self.request_id.encode())]
+        if self.told:
+            lines += self.told
+        names = {name: value for name, value in headers if name in (b"content-length", b"connection")}
+        if b"content-length" not in names and status not in _BODILESS:
+            if self._line.is_http_1_0:
+                self._line.keep_alive = False  # which knows no chunks: the connection's end is the body's
+            else:
+                self._chunked = True
+                lines.append((b"transfer-encoding", b"chunked"))
+        if names.get(b"connection") == b"close":
+            self._line.keep_alive = False
+        elif not self._line.keep_alive:
+            lines.append((b"connection", b"close"))
+        self._line.write(head_of(status, lines))
 
     async def write(self, chunk: bytes) -> None:
         """Pass bytes on; waits while the client's connection is full. Does nothing once the client has left."""
-        await self._deliver(chunk, more=True)
+        if self.gone or not chunk:
+            return
+        self._line.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
+        if self._line.is_full():
+            await self._emptied()
 
     async def finish(self, last: bytes = b"") -> None:
         """End the body."""
         self.finished = True
-        await self._deliver(last, more=False)
+        if self.gone:
+            self._line.abort()
+            return
+        if self.method == "HEAD":
+            last = b""
+        if self._chunked:
+            last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if last else b"0\r\n\r\n"
+        if last:
+            self._line.write(last)
+        if self._line.is_full():
+            await self._emptied()
+        self._on_gone = None
+        self._line.end()
 
     def hasten(self) -> None:
         """The gateway is about to end: a reader that has stopped is waited for no longer."""
@@ -116,68 +180,110 @@ class Exchange:
         """Send a whole answer; `headers` without a length get one."""
         length = () if any(name == b"content-length" for name, _ in headers) else (_length(body),)
         cost = () if self.cost_nano_usd is None else (_cost(self.cost_nano_usd),)
-        await self.start(status, [*headers, *length, *cost])
+        self.start(status, [*headers, *length, *cost])
         await self.finish(body)
 
     async def answer_error(self, error: GatewayError, beside: Mapping[str, object] | None = None) -> None:
         status, headers, body = error_answer(error, beside)
-        if self._unread and self._is_long():
+        if not self.whole and self._is_long():
             # Nobody wants the rest of the request: without this the server would read and drop all of it.
             headers.append((b"connection", b"close"))
         await self.answer(status, headers, body)
 
-    def close(self) -> None:
-        """Stop watching the client."""
+    def unwatch(self) -> None:
+        """No more call back."""
         self._on_gone = None
-        if self._watch is not None:
-            self._watch.cancel()
 
-    async def _deliver(self, body: bytes, *, more: bool) -> None:
-        if self.gone or (more and not body):
+    def close(self) -> None:
+        """An answer that was not brought to its end ends the connection."""
+        if not self.finished:
+            self._line.abort()
+
+    # What the connection tells
+
+    def body_came(self, data: bytes) -> None:
+        """More of the request's body. What nobody asked for yet, or will, is not kept without bound."""
+        if self.finished:
             return
+        self._body_bytes += len(data)
+        self._body.append(data)
+        if self._body_bytes > self._body_bytes_max:
+            self._line.read_on(False)
+            self._wake()
+
+    def request_ended(self) -> None:
+        """The request is whole."""
+        self.whole = True
+        self._wake()
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        if not self.finished:
+            self.leave()
+        self._wake()
+
+    # Within
+
+    async def _arrived(self, body_bytes_max: int, timeout_s: float) -> None:
+        """Wait until the request is whole, or is above the bound."""
+        if self._line.expects_continue:
+            self._line.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._body_bytes_max = body_bytes_max
+        self._line.read_on(True)
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self.whole and not self.gone and self._body_bytes <= body_bytes_max:
+                    self._reader = asyncio.get_running_loop().create_future()
+                    await self._reader
+        except TimeoutError:
+            raise RequestTimeout(f"The request's body did not arrive within {timeout_s:g} seconds.") from None
+        finally:
+            self.waited_s += time.perf_counter() - began
+        if self.gone:
+            raise ClientLeft
+
+    async def _emptied(self) -> None:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self._write_timeout_s):
-                await self._send({"type": "http.response.body", "body": body, "more_body": more})
+                await self._line.emptied()
         except TimeoutError:
             # It has not read for so long that it counts as gone; a stream is read on for its usage.
             self.leave()
+            self._line.abort()
         finally:
             self.waited_s += time.perf_counter() - began
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def _is_long(self) -> bool:
         declared = self.header(b"content-length")
         return declared is None or int(declared) > _UNREAD_BYTES_KEPT
 
     def _refuse_other_types(self) -> None:
-        content_type = (self.header(b"content-type") or b"application/json").split(b";")[0].strip().lower()
-        if content_type != b"application/json" and not content_type.endswith(b"+json"):
-            raise UnsupportedMediaType("Send the body as JSON with the header Content-Type: application/json.")
+        content_type = self.header(b"content-type")
+        if content_type is not None and content_type != b"application/json":
+            kind = content_type.split(b";")[0].strip().lower()
+            if kind not in (b"application/json", b"") and not kind.endswith(b"+json"):
+                raise UnsupportedMediaType("Send the body as JSON with the header Content-Type: application/json.")
         if (self.header(b"content-encoding") or b"identity").strip().lower() != b"identity":
             raise UnsupportedMediaType("Send the body as it is, without Content-Encoding.")
 
-    async def _read(self, body_bytes_max: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self.gone = True
-                raise ClientLeft
-            part: bytes = message.get("body", b"")
-            size += len(part)
-            if size > body_bytes_max:
-                raise _too_large(body_bytes_max)
-            parts.append(part)
-            if not message.get("more_body", False):
-                self._unread = False
-                return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _wait_for_leave(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self.finished:
-            self.leave()
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+def head_of(status: int, headers: Sequence[Header]) -> bytes:
+    """The head of an answer. Raises ValueError: a header holds what would end it."""
+    first = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    lines = [b"%b: %b" % header for header in headers]
+    text = b"\r\n".join(lines)
+    if text.count(b"\n") != len(lines) - 1 or text.count(b"\r") != len(lines) - 1 or b"\0" in text:
+        raise ValueError("a header of the answer holds a line break")
+    return b"%b%b\r\n\r\n" % (first, text)
 
 
 def _too_large(body_bytes_max: int) -> RequestTooLarge:
@@ -189,4 +295,4 @@ def _cost(cost_nano_usd: int) -> Header:
 
 
 def _length(body: bytes) -> Header:
-    return (b"content-length", str(len(body)).encode())
+    return (b"content-length", b"%d" % len(body))

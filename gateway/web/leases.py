@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.billing.errors import LedgerUnavailable
@@ -58,14 +58,13 @@ class RunningCalls:
         self._interval_s = lease_s / 3
         self._running: dict[str, RunningCall] = {}
 
-    @contextlib.contextmanager
-    def renewed(self, call: Call, price: ModelPrice, hold: HoldRequest, meter: Meter) -> Iterator[None]:
-        """While the block runs, the hold's lease is renewed."""
+    def begin(self, call: Call, price: ModelPrice, hold: HoldRequest, meter: Meter) -> None:
+        """From now on the hold's lease is renewed."""
         self._running[hold.hold_id] = RunningCall(call, price, hold, meter, time.monotonic(), hold.so_far)
-        try:
-            yield
-        finally:
-            del self._running[hold.hold_id]
+
+    def end(self, hold_id: str) -> None:
+        """No more."""
+        del self._running[hold_id]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Counting has turns of its own: it may take long (tiktoken alone loads for a second), and

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.billing.errors import (
@@ -26,9 +25,9 @@ from gateway.store.jobs import KEEP_MS, Job
 from gateway.upstream.leg import UpstreamFault, UpstreamRequest, whole
 from gateway.web.edge import answer_call, tell_standing
 from gateway.web.errors import Header, passed_failure
-from gateway.web.exchange import Exchange, Message, Receive, Send
+from gateway.web.exchange import Exchange
 from gateway.web.proxy import new_request_id
-from gateway.web.services import Services
+from gateway.web.services import ANONYMOUS, Services
 from gateway.web.settlement import until_answered
 from gateway.wire.headers import mask, response_headers
 from gateway.wire.images import inspect_poll, poll_state
@@ -74,17 +73,17 @@ class JobDesk:
         services = self._services
         request = UpstreamRequest(
             self._rules.upstream_path,
-            services.anonymous_headers(request_id),
+            ANONYMOUS,
+            request_id.encode(),
             encode({"jobid": job.jobid, "signature": job.signature}),
         )
-        secret = services.upstream_secret(job.hold.principal.org)
+        secret = services.upstream_keys[job.hold.principal.org].secret
         try:
             # Nothing is lost with a poll that is given up, so none holds up a shutdown.
             async with services.tasks.unless_hurried():
                 answer = await services.upstream.send(request)
                 try:
-                    async with aclosing(answer.chunks()) as chunks:
-                        body = await whole(chunks, services.limits.whole_answer_bytes_max)
+                    body = await whole(answer, services.limits.whole_answer_bytes_max)
                 finally:
                     await answer.close()
         except (UpstreamFault, TimeoutError):
@@ -111,18 +110,16 @@ class JobDesk:
 
 
 class PollHandler:
-    """The ASGI callable of the poll path."""
+    """Serves the poll path; called with each exchange, it begins the poll and returns."""
 
     def __init__(self, rules: PollRules, services: Services, desk: JobDesk) -> None:
         self._rules = rules
         self._services = services
         self._desk = desk
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        limits = self._services.limits
-        exchange = Exchange(scope, receive, send, new_request_id(), limits.client_write_timeout_s)
+    def __call__(self, exchange: Exchange) -> None:
         record = CallRecord(self._rules.path, exchange.request_id, time.perf_counter(), kind="poll")
-        await answer_call(self._serve, exchange, record, self._services, self._rules.error_fields)
+        answer_call(self._serve, exchange, record, self._services, self._rules.error_fields)
 
     async def _serve(self, exchange: Exchange, record: CallRecord) -> None:
         if exchange.method != "POST":

@@ -6,7 +6,7 @@ Read `Proxy._serve` first; everything below it is one of its steps.
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.billing.errors import (
     Draining,
@@ -35,7 +35,7 @@ from gateway.store.admission import (
 from gateway.store.answers import KeptAnswer
 from gateway.web.edge import answer_call, tell_standing
 from gateway.web.errors import allowance_headers, refusal
-from gateway.web.exchange import Exchange, Message, Receive, Send
+from gateway.web.exchange import Exchange
 from gateway.web.relay import HeldCall, Relay
 from gateway.web.repeats import claim_of, first_answer
 from gateway.web.services import Services
@@ -46,8 +46,7 @@ from gateway.wire.strictjson import JSONObject, decode
 _MAX_COST = "x-gateway-max-cost-usd"
 
 
-@dataclass(frozen=True, slots=True)
-class PricedCall:
+class PricedCall(NamedTuple):
     """A request that was inspected, its price, and the version of the list that has it."""
 
     call: Call
@@ -56,17 +55,15 @@ class PricedCall:
 
 
 class Proxy:
-    """The ASGI callable of one endpoint."""
+    """Serves one endpoint; called with each exchange, it begins the call and returns."""
 
     def __init__(self, endpoint: Endpoint, services: Services) -> None:
         self._endpoint = endpoint
         self._services = services
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        limits = self._services.limits
-        exchange = Exchange(scope, receive, send, new_request_id(), limits.client_write_timeout_s)
+    def __call__(self, exchange: Exchange) -> None:
         record = CallRecord(self._endpoint.path, exchange.request_id, time.perf_counter())
-        await answer_call(self._serve, exchange, record, self._services, self._endpoint.error_fields)
+        answer_call(self._serve, exchange, record, self._services, self._endpoint.error_fields)
 
     async def _serve(self, exchange: Exchange, record: CallRecord) -> None:
         self._refuse_at_the_door(exchange)

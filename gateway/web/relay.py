@@ -9,9 +9,7 @@ A client that leaves changes nothing about the bill: the upstream is read on to 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.billing.errors import (
     Draining,
@@ -56,8 +54,7 @@ _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _EVENT_STREAM_BEGINS = (b"data:", b":", b"event:", b"id:", b"retry:")
 
 
-@dataclass(frozen=True, slots=True)
-class HeldCall:
+class HeldCall(NamedTuple):
     """A call that was admitted: what it is, its price, what is set aside for it."""
 
     call: Call
@@ -81,20 +78,23 @@ class Relay:
         self._draining = False  # whether this stream counts among those read on after their client left
         self._cut_short = False  # whether it was left before its end, because it was too long
         self._last = _EVENT_ENDS[0]
-        self._secret = services.upstream_secret(held.hold.principal.org)
-        self._mask = StreamMask(self._secret)
+        self._key = services.upstream_keys[held.hold.principal.org]
+        self._mask = StreamMask(self._key.secret)
 
     async def run(self) -> None:
         """Bring the call to its end; until its hold has ended, its lease is renewed."""
-        with self._services.running.renewed(self._call, self._price, self._hold, self._meter):
+        running = self._services.running
+        running.begin(self._call, self._price, self._hold, self._meter)
+        try:
             await self._run()
+        finally:
+            running.end(self._hold.hold_id)
 
     async def _run(self) -> None:
         try:
             answer = await self._send()
             try:
-                async with aclosing(answer.chunks()) as chunks:
-                    await self._pass_on(answer, chunks)
+                await self._pass_on(answer)
             finally:
                 await answer.close()
         finally:
@@ -104,10 +104,9 @@ class Relay:
                 await self._post(await self._metered(cut=True) if streamed else await self._unanswered())
 
     async def _send(self) -> UpstreamAnswer:
-        org = self._hold.principal.org
-        headers = self._services.upstream_headers(org, self._exchange.request_id)
+        path, request_id = self._endpoint.upstream_path, self._exchange.request_id.encode()
+        request = UpstreamRequest(path, self._key.headers, request_id, self._call.body)
         self._record.sent_at = time.perf_counter()
-        request = UpstreamRequest(self._endpoint.upstream_path, headers, self._call.body)
         try:
             async with self._services.tasks.unless_hurried():
                 answer = await self._services.upstream.send(request)
@@ -122,9 +121,9 @@ class Relay:
             raise await self._no_answer(fault) from None
         return answer
 
-    async def _pass_on(self, answer: UpstreamAnswer, chunks: AsyncIterator[bytes]) -> None:
+    async def _pass_on(self, answer: UpstreamAnswer) -> None:
         """By status: refused us, failed, or succeeded; a success by form: an event stream, or anything else whole."""
-        headers = response_headers(answer.headers, self._secret)
+        headers = response_headers(answer.headers, self._key.secret)
         if answer.status in _REFUSED_BY_UPSTREAM:
             await self._post(RELEASE)
             raise UpstreamRefused(
@@ -139,24 +138,24 @@ class Relay:
             await self._post(RELEASE)
             raise UpstreamError("The upstream answered with a status that does not exist; nothing was billed.")
         if answer.status >= 400:
-            await self._pass_failure(answer.status, headers, chunks)
+            await self._pass_failure(answer, headers)
             return
         await self._refuse_coded(answer)
-        first = b"" if _is_event_stream(answer) else await self._first(chunks)
+        first = b"" if _is_event_stream(answer) else await self._first(answer)
         if self._endpoint.streamed and (_is_event_stream(answer) or _looks_like_events(first)):
-            await self._stream(answer.status, headers, first, chunks)
+            await self._stream(answer, headers, first)
         else:
-            await self._answer_whole(answer.status, headers, first, chunks)
+            await self._answer_whole(answer, headers, first)
 
-    async def _pass_failure(self, status: int, headers: list[Header], chunks: AsyncIterator[bytes]) -> None:
+    async def _pass_failure(self, answer: UpstreamAnswer, headers: list[Header]) -> None:
         await self._post(RELEASE)
-        self._record.error, headers = passed_failure(status, headers)
+        self._record.error, headers = passed_failure(answer.status, headers)
         try:
             async with self._services.tasks.unless_hurried():
-                body = await whole(chunks, self._limits.whole_answer_bytes_max)
+                body = await whole(answer, self._limits.whole_answer_bytes_max)
         except (BrokenOff, TimeoutError):
             raise UpstreamError("The upstream failed and broke off its answer; nothing was billed.") from None
-        await self._exchange.answer(status, headers, mask(body, self._secret))
+        await self._exchange.answer(answer.status, headers, mask(body, self._key.secret))
 
     async def _refuse_coded(self, answer: UpstreamAnswer) -> None:
         """A compressed answer cannot be metered, and nobody asked for one."""
@@ -164,19 +163,19 @@ class Relay:
             await self._post(await self._unanswered())
             raise UpstreamBrokeOff("The upstream answered in a coding nobody asked for; it was billed by estimate.")
 
-    async def _first(self, chunks: AsyncIterator[bytes]) -> bytes:
+    async def _first(self, answer: UpstreamAnswer) -> bytes:
         """The first bytes: they decide the form where the content type does not say "event stream"."""
         try:
             async with self._services.tasks.unless_hurried():
-                return await anext(chunks, b"")
+                return await answer.read()
         except (BrokenOff, TimeoutError) as fault:
             raise await self._no_answer(fault) from None
 
-    async def _stream(self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]) -> None:
+    async def _stream(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> None:
         self._services.metrics.streams_in_flight.inc()
         waited_s = self._exchange.waited_s
         try:
-            cut = await self._copy(status, headers, first, chunks)
+            cut = await self._copy(answer, headers, first)
         finally:
             self._services.metrics.streams_in_flight.dec()
         self._record.upstream_ended_at = time.perf_counter()
@@ -192,20 +191,18 @@ class Relay:
             await self._exchange.write(apart + b"data: " + encode({"error": error_body(cut)}) + b"\n\n")
         await self._exchange.finish()
 
-    async def _copy(
-        self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]
-    ) -> GatewayError | None:
+    async def _copy(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> GatewayError | None:
         """Copy chunk by chunk to the client and the meter; returns what to tell a client that is still there."""
         try:
             async with self._services.tasks.unless_hurried() as deadline:
                 self._exchange.watch(lambda: self._drain_until(deadline))
                 if self._copy_of_answer:
-                    self._copy_of_answer.begin(status, headers)
+                    self._copy_of_answer.begin(answer.status, headers)
                 try:
-                    await self._exchange.start(status, headers)
-                    await self._copy_chunks(first, chunks)
+                    self._exchange.start(answer.status, headers)
+                    await self._copy_chunks(answer, first)
                 finally:
-                    self._exchange.close()
+                    self._exchange.unwatch()
                     self._services.drains -= self._draining
         except BrokenOff as fault:
             self._record.fault = fault.reason
@@ -222,11 +219,11 @@ class Relay:
         self._services.drains += self._draining
         deadline.at_most(self._limits.drain_s if self._draining else 0)
 
-    async def _copy_chunks(self, first: bytes, chunks: AsyncIterator[bytes]) -> None:
+    async def _copy_chunks(self, answer: UpstreamAnswer, first: bytes) -> None:
         if first:
             await self._take(first)
         drained_bytes = 0
-        async for chunk in chunks:
+        while chunk := await answer.read():
             await self._take(chunk)
             if self._exchange.gone:
                 drained_bytes += len(chunk)
@@ -246,29 +243,27 @@ class Relay:
         if self._copy_of_answer:
             self._copy_of_answer.take(masked)
 
-    async def _answer_whole(
-        self, status: int, headers: list[Header], first: bytes, chunks: AsyncIterator[bytes]
-    ) -> None:
+    async def _answer_whole(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> None:
         """Read the whole answer, settle it, and only then begin to send it."""
         try:
             async with self._services.tasks.unless_hurried():
-                body = first + await whole(chunks, self._limits.whole_answer_bytes_max)
+                body = first + await whole(answer, self._limits.whole_answer_bytes_max)
         except (BrokenOff, TimeoutError) as fault:
             raise await self._no_answer(fault) from None
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
         self._meter.feed(body)
         posting = await self._metered()
         cost = (b"x-gateway-cost-usd", format_usd(posting.cost_nano_usd).encode())
-        body = mask(body, self._secret)
+        body = mask(body, self._key.secret)
         if self._copy_of_answer:
-            self._copy_of_answer.begin(status, [*headers, cost])
-        answer = self._kept(body)
+            self._copy_of_answer.begin(answer.status, [*headers, cost])
+        kept = self._kept(body)
         job = self._meter.job if isinstance(self._meter, ImageMeter) else None
         if job is None:
-            await self._post(posting, answer=answer)
+            await self._post(posting, answer=kept)
         else:
-            await self._post_job(posting, *job, answer)
-        await self._exchange.answer(status, headers, body)
+            await self._post_job(posting, *job, kept)
+        await self._exchange.answer(answer.status, headers, body)
 
     def _kept(self, rest: bytes) -> bytes:
         """The whole answer, for who asks again under the same Idempotency-Key; `rest` is what was not copied yet."""

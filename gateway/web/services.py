@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway.billing.usage import Usage
 from gateway.metrics import Metrics
@@ -12,7 +13,7 @@ from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger
 from gateway.store.prices import PriceBooks
 from gateway.store.refusals import Refusals
-from gateway.upstream.leg import Headers, UpstreamLeg
+from gateway.upstream.leg import UpstreamLeg
 from gateway.web.auth import Authenticator
 from gateway.web.leases import RunningCalls
 from gateway.web.settlement import Settlements, Tasks
@@ -34,6 +35,26 @@ class CallLimits:
     job_first_poll_s: float
 
 
+ANONYMOUS: Final = (
+    (b"content-type", b"application/json"),
+    (b"accept", b"*/*"),
+    (b"accept-encoding", b"identity"),
+    (b"user-agent", b"minitoolai-gateway"),
+)
+"""All that is sent upstream where no key is: a poll knows its job by its signature."""
+
+
+class UpstreamKey:
+    """An organisation's own key: `secret` must never reach a client; `headers` are all that is sent with its calls.
+
+    Nothing of the client's own headers goes along.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.secret = key.encode()
+        self.headers = ((b"authorization", b"Bearer " + self.secret), *ANONYMOUS)
+
+
 @dataclass(slots=True)
 class Services:
     auth: Authenticator
@@ -41,7 +62,7 @@ class Services:
     ledger: Ledger
     jobs: Jobs
     upstream: UpstreamLeg
-    upstream_keys: Mapping[str, str]
+    upstream_keys: Mapping[str, UpstreamKey]
     answers: Answers
     running: RunningCalls
     settlements: Settlements
@@ -61,24 +82,3 @@ class Services:
         Those who are refused wait here for one another, and never for the threads that settlements estimate in.
         """
         return await asyncio.get_running_loop().run_in_executor(self.counter, counting, call)
-
-    def upstream_headers(self, org: str, request_id: str) -> Headers:
-        """All that is sent upstream beside the body: nothing of the client's own headers goes along."""
-        return [
-            (b"authorization", b"Bearer " + self.upstream_keys[org].encode()),
-            *self.anonymous_headers(request_id),
-        ]
-
-    def anonymous_headers(self, request_id: str) -> Headers:
-        """The same without the organisation's key: a poll knows its job by its signature."""
-        return [
-            (b"content-type", b"application/json"),
-            (b"accept", b"*/*"),
-            (b"accept-encoding", b"identity"),
-            (b"user-agent", b"minitoolai-gateway"),
-            (b"x-request-id", request_id.encode()),
-        ]
-
-    def upstream_secret(self, org: str) -> bytes:
-        """What must never reach a client."""
-        return self.upstream_keys[org].encode()

@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
 from typing import Any, TypeVar
 
 from gateway.billing.errors import LedgerUnavailable
@@ -36,7 +38,8 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
-        self._hurry: set[Callable[[], None]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._deadlines: set[Deadline] = set()
         self.hurried = False
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -45,46 +48,62 @@ class Tasks:
         task.add_done_callback(self._running.discard)
         return task
 
-    def on_hurry(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back when the grace time for open streams is over; returns what takes that back."""
-        self._hurry.add(callback)
-        if self.hurried:
-            callback()
-        return lambda: self._hurry.discard(callback)
+    def start_call(self, call: Coroutine[Any, Any, None]) -> None:
+        """The same for what serves a client: `calls_ended` waits for it."""
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
-    @contextlib.asynccontextmanager
-    async def unless_hurried(self) -> AsyncIterator["Deadline"]:
+    def unless_hurried(self) -> "Deadline":
         """Run a block that ends with TimeoutError when the grace time is over, or earlier if its deadline is moved."""
-        async with asyncio.timeout(None) as timeout:
-            deadline = Deadline(timeout)
-            forget = self.on_hurry(lambda: deadline.at_most(0))
-            try:
-                yield deadline
-            finally:
-                forget()
+        return Deadline(self.hurried, self._deadlines)
 
     def hurry(self) -> None:
         """The grace time is over: every stream is to end now."""
         self.hurried = True
-        for callback in tuple(self._hurry):
-            callback()
+        for deadline in tuple(self._deadlines):
+            deadline.at_most(0)
+
+    async def calls_ended(self, timeout_s: float) -> None:
+        """Wait for all calls, but no longer; each ends soon after `hurry`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._calls:
+                    await asyncio.wait(self._calls)
 
     async def finished(self, timeout_s: float) -> int:
         """Wait for all tasks, those they start meanwhile included; returns how many run on when the time is over."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self._running:
-                    await asyncio.wait(self._running)
+                while self._running or self._calls:
+                    await asyncio.wait(self._running | self._calls)
         except TimeoutError:
             pass  # the caller is told how many
-        return len(self._running)
+        return len(self._running) + len(self._calls)
 
 
 class Deadline:
     """The end of a block's time, which only ever moves forward in the queue: the earliest wish wins."""
 
-    def __init__(self, timeout: asyncio.Timeout) -> None:
-        self._timeout = timeout
+    __slots__ = ("_all", "_hurried", "_timeout")
+
+    def __init__(self, hurried: bool, all_of_them: "set[Deadline]") -> None:
+        self._hurried = hurried
+        self._all = all_of_them
+        self._timeout = asyncio.Timeout(None)
+
+    async def __aenter__(self) -> "Deadline":
+        await self._timeout.__aenter__()
+        self._all.add(self)
+        if self._hurried:
+            self.at_most(0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._all.discard(self)
+        await self._timeout.__aexit__(kind, error, traceback)
 
     def at_most(self, seconds: float) -> None:
         """End the block no later than so many seconds from now."""
@@ -92,6 +111,35 @@ class Deadline:
         current = self._timeout.when()
         if not self._timeout.expired() and (current is None or when < current):
             self._timeout.reschedule(when)
+
+
+class Patience:
+    """Waits for tasks, for each at most `wait_s`: one timer for all of them, where `asyncio.wait` makes one each."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def wait(self, task: "asyncio.Task[Any]") -> None:
+        """Return when the task is done, or its time is over."""
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
+        self._waiting.append((loop.time() + self._wait_s, ended))
+        if self._timer is None:
+            self._timer = loop.call_later(self._wait_s, self._expire, loop)
+        await ended
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now_s = loop.time()
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= now_s):
+            ended = self._waiting.popleft()[1]
+            if not ended.done():
+                ended.set_result(None)
+        if self._waiting:
+            self._timer = loop.call_at(self._waiting[0][0], self._expire, loop)
 
 
 class Settlements:
@@ -103,7 +151,7 @@ class Settlements:
         self._tasks = tasks
         self._metrics = metrics
         self._spool = spool
-        self._wait_s = wait_s
+        self._patience = Patience(wait_s)
         self.owed = 0
         self.replayed = asyncio.Event()
         """Set once the postings that earlier processes left in the spool are made."""
@@ -114,7 +162,7 @@ class Settlements:
         Who calls it is one of `Tasks`, so that nothing cancels it.
         """
         posted = self._tasks.start(self._post(owed))
-        await asyncio.wait({posted}, timeout=self._wait_s)
+        await self._patience.wait(posted)
         if not posted.done():
             await self._keep(owed, posted)
 

@@ -10,7 +10,7 @@ Everything here is a value: no I/O, no clock, no await.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.billing.prices import PriceList
 from gateway.billing.usage import Usage
@@ -36,8 +36,7 @@ class Endpoint:
     error_fields: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class PromptText:
+class PromptText(NamedTuple):
     """What a tokenizer must count to know the prompt's tokens: `wire.tokens.count_prompt`.
 
     `extra_tokens` is what is not text: overheads of messages, images, schemas (an upper bound).
@@ -47,8 +46,7 @@ class PromptText:
     extra_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One request, validated, priced and ready to be sent.
 
     `body` is the JSON to send upstream: what was priced is what is sent. `bound` is the most the
@@ -67,8 +65,7 @@ class Call:
     completion_tokens_max: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What an answer, or the part of it that was seen so far, proves.
 
     `usage` is the last valid usage the upstream claimed; `anomaly` says that it claimed usage but

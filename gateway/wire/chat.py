@@ -12,6 +12,7 @@ Output is at most n × `max_completion_tokens`, which is always sent, each choic
 model's own maximum; a prompt is at most the model's context window.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def inspect_chat(fields: JSONObject, rules: ChatRules, prices: PriceList) -> Cal
 
     Raises InvalidRequest and UnsupportedParameter (400, `param` names the field) and ModelNotFound (404).
     """
-    refuse_unknown(fields, _FIELDS | rules.extra_fields)
+    refuse_unknown(fields, _known_fields(rules.extra_fields))
     price = prices.of(string_of(fields.get("model"), "model"), KIND)
     prompt = _prompt_of(fields, rules, price)
     completion_tokens = _max_completion_tokens(fields, rules)
@@ -86,9 +87,15 @@ def inspect_chat(fields: JSONObject, rules: ChatRules, prices: PriceList) -> Cal
 
 
 _FIELDS = frozenset({"messages", "model", "temperature", "max_completion_tokens", "max_tokens", "stream"})
+_MESSAGE = frozenset({"role", "content", "name"})
 _NOT_FORWARDED = frozenset({"max_tokens", "stream"})
 _DETAILS = ("auto", "high", "low")
 _IMAGE_URL = re.compile(r"https?://[^\s/]|data:image/(?:jpeg|jpg|png|webp|gif);base64,.", re.IGNORECASE)
+
+
+@functools.cache
+def _known_fields(extra_fields: frozenset[str]) -> frozenset[str]:
+    return _FIELDS | extra_fields
 
 
 def _forwarded(fields: JSONObject, completion_tokens: int) -> JSONObject:
@@ -121,10 +128,19 @@ def _prompt_of(fields: JSONObject, rules: ChatRules, price: ModelPrice) -> Promp
     texts: list[str] = []
     extra_tokens = rules.reply_tokens + _option_tokens(fields, rules)
     for index, message in enumerate(array_of(fields.get("messages"), "messages")):
+        if isinstance(message, dict) and _is_plain(message, rules):
+            texts += message.values()  # type: ignore[arg-type]  # both are strings
+            extra_tokens += rules.message_tokens
+            continue
         read = _message(message, f"messages[{index}]", rules, price)
         texts.extend(read.texts)
         extra_tokens += read.extra_tokens
     return PromptText(tuple(texts), extra_tokens)
+
+
+def _is_plain(message: JSONObject, rules: ChatRules) -> bool:
+    """Whether it is a role and a text, as most messages are: nothing is left to check, and no error to word."""
+    return len(message) == 2 and isinstance(message.get("content"), str) and message.get("role") in rules.roles
 
 
 def _option_tokens(fields: JSONObject, rules: ChatRules) -> int:
@@ -134,12 +150,13 @@ def _option_tokens(fields: JSONObject, rules: ChatRules) -> int:
         boolean_of(fields["stream"], "stream")
     if fields.get("top_logprobs") is not None and fields.get("logprobs") is not True:
         raise InvalidRequest('top_logprobs needs "logprobs": true beside it.', param="top_logprobs")
-    return sum(option_tokens(name, fields[name]) for name in rules.extra_fields if name in fields)
+    options = [name for name in fields if name in rules.extra_fields]
+    return sum(option_tokens(name, fields[name]) for name in options) if options else 0
 
 
 def _message(value: JSON, where: str, rules: ChatRules, price: ModelPrice) -> PromptText:
     message = object_of(value, where)
-    refuse_unknown(message, ("role", "content", "name"), f"{where}.")
+    refuse_unknown(message, _MESSAGE, f"{where}.")
     texts = [choice_of(message.get("role"), f"{where}.role", rules.roles)]
     extra_tokens = rules.message_tokens
     if message.get("name") is not None:
@@ -164,7 +181,7 @@ def _content(value: JSON, where: str, price: ModelPrice) -> Iterator[str | int]:
         part_where = f"{where}[{index}]"
         part = object_of(entry, part_where)
         kind = choice_of(part.get("type"), f"{part_where}.type", ("text", "image_url"))
-        refuse_unknown(part, ("type", kind), f"{part_where}.")
+        refuse_unknown(part, {"type", kind}, f"{part_where}.")
         if kind == "text":
             yield string_of(part.get("text"), f"{part_where}.text")
         else:
@@ -174,7 +191,7 @@ def _content(value: JSON, where: str, price: ModelPrice) -> Iterator[str | int]:
 def _image_tokens(value: JSON, where: str, price: ModelPrice) -> int:
     """The most tokens an image can have at its detail; `auto` may turn out to be high."""
     image = object_of(value, where)
-    refuse_unknown(image, ("url", "detail"), f"{where}.")
+    refuse_unknown(image, {"url", "detail"}, f"{where}.")
     if not _IMAGE_URL.match(string_of(image.get("url"), f"{where}.url")):
         raise InvalidRequest(
             f"{where}.url must begin with http://, https:// or data:image/…;base64, with jpeg, jpg, png, webp or gif.",

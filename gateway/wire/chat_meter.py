@@ -1,7 +1,8 @@
 """Chat: what an answer used, read from its bytes while they pass.
 
-Strategy: `feed` only keeps the bytes. They are read in one go when someone asks or when 64 KiB have
-come together, so an ordinary answer costs one append a chunk and one decoded event in all.
+Strategy: `feed` only keeps the bytes. An answer that ends as it should ends with its usage, so that is looked
+for first and decoded alone; whatever does not end like this is read event by event, when someone asks or when 64 KiB
+have come together. An ordinary answer costs one append a chunk and one decoded event in all.
 
 Laws:
 - The last valid `usage` wins; usages are never summed; an explicit 0 is 0.
@@ -23,6 +24,8 @@ RAW_BYTES_MAX = 64 * 1024
 JSON_BYTES_MAX = 4 * 1024 * 1024
 
 _DONE = b"[DONE]"
+_END = b"\n\ndata: [DONE]\n\n"
+_LAST_EVENT_BYTES_MAX = 4096
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -62,11 +65,16 @@ class ChatMeter:
     @property
     def done(self) -> bool:
         """[DONE] was seen, or a valid usage in the chunk without choices that is sent last."""
+        if self._raw.endswith(_END):
+            return True
         self._read()
         return self._ended
 
     def outcome(self) -> Outcome:
         """Say what was seen so far. An event whose blank line is missing counts when it is whole."""
+        usage = _usage_at_end(self._raw, self._usage_max)
+        if usage is not None:
+            return Outcome(usage=usage, began=True)
         self._read()
         last = self._last()
         claim = _claim_of(last)
@@ -156,6 +164,53 @@ class _Claim(msgspec.Struct):
 
 
 _claims = msgspec.json.Decoder(_Claim)
+
+
+class _Counts(msgspec.Struct):
+    """A usage in the form that is stated; what has another form is read with more care (`_valid_usage`)."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: "_Details | None" = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int = 0
+
+
+class _Last(msgspec.Struct):
+    usage: _Counts
+
+
+_lasts = msgspec.json.Decoder(_Last)
+
+
+def _usage_at_end(raw: bytearray, usage_max: Usage) -> Usage | None:
+    """The usage of an answer that ends in an event with a valid one and [DONE]: the last, whatever was before it.
+
+    A blank line lies before the event, so nothing that came earlier is part of it. None says nothing.
+    """
+    if not raw.endswith(_END):
+        return None
+    tail = bytes(raw[-_LAST_EVENT_BYTES_MAX : -len(_END)])
+    blank = tail.rfind(b"\n\ndata: ")
+    if blank < 0 or b"\r" in tail:
+        return None
+    event = tail[blank + 8 :]
+    if b"\n" in event:
+        return None
+    try:
+        counts = _lasts.decode(event).usage
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    cached_tokens = counts.prompt_tokens_details.cached_tokens if counts.prompt_tokens_details else 0
+    if not (
+        0 <= counts.prompt_tokens <= usage_max.prompt_tokens
+        and 0 <= counts.completion_tokens <= usage_max.completion_tokens
+        and 0 <= cached_tokens <= counts.prompt_tokens
+    ):
+        return None
+    return Usage(counts.prompt_tokens, counts.completion_tokens, cached_tokens)
 
 
 def _claim_of(event: bytes) -> _Claim | None:

@@ -113,9 +113,9 @@ def _response_format(name: str, value: JSON) -> int:
     form = object_of(value, name)
     kind = choice_of(form.get("type"), f"{name}.type", ("text", "json_object", "json_schema"))
     if kind != "json_schema":
-        refuse_unknown(form, ("type",), f"{name}.")
+        refuse_unknown(form, {"type"}, f"{name}.")
         return 0
-    refuse_unknown(form, ("type", "json_schema"), f"{name}.")
+    refuse_unknown(form, {"type", "json_schema"}, f"{name}.")
     where = f"{name}.json_schema"
     described = object_of(form.get("json_schema"), where)
     _check_schema(described, where)
@@ -123,7 +123,7 @@ def _response_format(name: str, value: JSON) -> int:
 
 
 def _check_schema(described: JSONObject, where: str) -> None:
-    refuse_unknown(described, ("name", "description", "schema", "strict"), f"{where}.")
+    refuse_unknown(described, {"name", "description", "schema", "strict"}, f"{where}.")
     if not _SCHEMA_NAME.fullmatch(string_of(described.get("name"), f"{where}.name")):
         raise InvalidRequest(
             f"{where}.name must be 1 to 64 letters, digits, dashes and underscores.", param=f"{where}.name"

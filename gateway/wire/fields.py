@@ -5,6 +5,7 @@ A boolean is never a number here, and 4.0 is no integer, though Python and JSON 
 """
 
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from typing import get_args
 
 from gateway.billing.errors import InvalidRequest, UnknownField, UnsupportedParameter
@@ -15,11 +16,13 @@ from gateway.wire.strictjson import JSON, JSONObject
 _NOTE_CHARS_MAX = 500
 
 
-def refuse_unknown(fields: JSONObject, known: Collection[str], where: str = "") -> None:
+def refuse_unknown(fields: JSONObject, known: AbstractSet[str], where: str = "") -> None:
     """Default-deny: whatever is not known might raise the price beyond the hold.
 
     `where` is the path of the object with its dot ("messages[0]."), empty at the top.
     """
+    if fields.keys() <= known:
+        return
     for name in fields:
         if name not in known:
             param = f"{where}{name[:80]}"

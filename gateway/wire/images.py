@@ -125,7 +125,7 @@ def inspect_poll(fields: JSONObject) -> Poll:
 
     Raises InvalidRequest and UnsupportedParameter (400, `param` names the field).
     """
-    refuse_unknown(fields, ("jobid", "signature"))
+    refuse_unknown(fields, {"jobid", "signature"})
     return Poll(*_job_of(fields))
 
 
@@ -137,15 +137,17 @@ def poll_state(body: bytes) -> PollState:
     return "error" if status == "error" else "pending"
 
 
-_FIELDS = (
-    "model",
-    "prompt",
-    "negativePrompt",
-    "scheduler",
-    "steps",
-    "cfgScale",
-    "width",
-    "height",
+_FIELDS = frozenset(
+    {
+        "model",
+        "prompt",
+        "negativePrompt",
+        "scheduler",
+        "steps",
+        "cfgScale",
+        "width",
+        "height",
+    }
 )
 
 

@@ -18,6 +18,7 @@ from gateway.billing.budget import Calendar
 from gateway.billing.price_file import price_schedule
 from gateway.billing.price_schedule import PriceSchedule
 from gateway.settings import Settings
+from gateway.web.protocol import protocol_for
 from gateway.wire.call import Endpoint
 from gateway.wire.flat import FlatField, FlatMeter, FlatRules, inspect_flat
 from tests.e2e.client import CHAT, send
@@ -120,7 +121,8 @@ def running_upstream() -> Iterator[tuple[str, list[tuple[str, str | None, object
 @contextlib.contextmanager
 def serving(gateway: Gateway) -> Iterator[str]:
     """The gateway under uvicorn, in a thread of this process."""
-    config = uvicorn.Config(gateway, port=0, lifespan="on", log_config=None, access_log=False)
+    http = protocol_for(gateway.data_plane)
+    config = uvicorn.Config(gateway, port=0, http=http, lifespan="on", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -159,7 +159,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 wish.amount, wish.who, hold_id=hold_id, kind="image", tokens=wish.tokens, images=wish.images
             )
             so_far = Progress(min(wish.amount, 5), Usage(prompt_tokens=wish.tokens // 2, units=wish.images))
-            request = replace(request, so_far=so_far, claim=Claim(*wish.claim) if wish.claim else None)
+            request = request._replace(so_far=so_far, claim=Claim(*wish.claim) if wish.claim else None)
             if wish.admitted:
                 self._admit(request)
             requests.append(request)
@@ -405,7 +405,7 @@ def above_notebook(org: str) -> tuple[Scope, ...]:
 
 def unclaimed(request: HoldRequest) -> HoldRequest:
     """As a hold remembers its call: without its Idempotency-Key."""
-    return replace(request, claim=None)
+    return request._replace(claim=None)
 
 
 def job_of(request: HoldRequest) -> Job:

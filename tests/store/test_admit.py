@@ -1,6 +1,5 @@
 """Admission: a hold at every scope above a call, or nothing at all."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -284,7 +283,7 @@ def test_two_organisations_share_nothing(bench: Bench) -> None:
     bench.limit(RED, 100)
     bench.run(bench.scopes.create("other", ScopeSettings("team", "red")))
     assert Refused("unknown_scope", Scope("organisation", "other")) == bench.admit(
-        replace(bench.call(1), principal=Principal("other", "red", "an", "notebook"))
+        bench.call(1)._replace(principal=Principal("other", "red", "an", "notebook"))
     )
     bench.admit(bench.call(100))
     other, _ = bench.run(bench.scopes.get("other", RED))

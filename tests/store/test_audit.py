@@ -59,7 +59,7 @@ def lived_in(bench: Bench) -> None:
     released = bench.call(10)
     bench.admit(released)
     bench.settle(released, RELEASE)
-    expired = replace(bench.call(50), so_far=replace(NOT_TOLD, cost_nano_usd=20))
+    expired = bench.call(50)._replace(so_far=NOT_TOLD._replace(cost_nano_usd=20))
     bench.run(Ledger(bench.redis, bench.scripts, bench.calendar, lease_s=0).admit(expired))
     leases = Leases(bench.redis, bench.scripts, bench.ledger, 30)
     (hold,) = bench.run(leases.overdue(bench.org, bench.now_ms(), 10))

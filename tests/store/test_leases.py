@@ -1,7 +1,5 @@
 """Holds as leases: renewed, expired by what was told last, and corrected by what comes late."""
 
-from dataclasses import replace
-
 import pytest
 
 from gateway.billing.ledger import ESTIMATED, RELEASE, WHOLE_HOLD, Entry, OpenHold, Posting, Progress, violations
@@ -89,7 +87,7 @@ def test_an_expired_hold_is_charged_what_was_told_last(bench: Bench) -> None:
 
 def test_a_hold_never_heard_of_is_charged_as_its_admission_said(bench: Bench) -> None:
     """Its prompt may have been read: that is in the hold from the first moment."""
-    request = replace(bench.call(100), so_far=Progress(12, Usage(prompt_tokens=80)))
+    request = bench.call(100)._replace(so_far=Progress(12, Usage(prompt_tokens=80)))
     bench.run(Ledger(bench.redis, bench.scripts, bench.calendar, lease_s=0).admit(request))
     assert [12] == [posting.cost_nano_usd for posting in expire_all(bench)]
 

@@ -1,7 +1,6 @@
 """The price schedule in Redis: one for all gateways, changed at one instant by one clock, never backwards."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -45,7 +44,7 @@ def entered(bench: Bench, books: PriceBooks, one: PriceChange) -> EnteredPrice:
 
 
 def call(bench: Bench, prices: PriceList) -> HoldRequest:
-    return replace(bench.call(1, model="realvision", kind="image"), price_version=prices.version)
+    return bench.call(1, model="realvision", kind="image")._replace(price_version=prices.version)
 
 
 def lines(bench: Bench) -> Sequence[str]:
@@ -138,7 +137,7 @@ def test_a_refused_price_holds_nothing(bench: Bench) -> None:
     before = bench.everything()
     assert StalePrice(books.latest(ORG).version) == bench.admit(request)
     assert before == bench.everything()
-    assert isinstance(bench.admit(replace(request, price_version=books.latest(ORG).version)), Admitted)
+    assert isinstance(bench.admit(request._replace(price_version=books.latest(ORG).version)), Admitted)
 
 
 def test_a_hold_that_stands_is_answered_whatever_is_in_force_by_now(bench: Bench) -> None:

@@ -1,6 +1,5 @@
 """Settling: each hold ends exactly once, in the windows it was admitted in."""
 
-from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -246,7 +245,7 @@ def test_books_that_do_not_add_up_are_not_made_worse(bench: Bench) -> None:
     other = bench.call(1)
     bench.admit(other)
     bench.settle(other, RELEASE)
-    tampered = replace(request, hold_id="copy")
+    tampered = request._replace(hold_id="copy")
     bench.run(bench.redis.copy(bench.keys.hold(request.hold_id), bench.keys.hold("copy")))
     bench.settle(request, capture(100))
     before = bench.everything()

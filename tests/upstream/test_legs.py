@@ -18,6 +18,7 @@ from gateway.upstream.leg import (
     NoAnswer,
     NotSent,
     PoolExhausted,
+    UpstreamAnswer,
     UpstreamLeg,
     UpstreamRequest,
 )
@@ -50,7 +51,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 REQUEST = UpstreamRequest(
     "/api/chat-completions/",
-    [(b"authorization", b"Bearer sk-made-up"), (b"content-type", b"application/json"), (b"x-request-id", b"req-1")],
+    ((b"authorization", b"Bearer sk-made-up"), (b"content-type", b"application/json")),
+    b"req-1",
     b'{"model":"gpt-4o"}',
 )
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -90,14 +92,17 @@ async def leg_to(url: str, *, answer_timeout_s: float = 5, connections_max: int 
         await leg.close()
 
 
-async def rest_of(chunks: AsyncIterator[bytes]) -> bytes:
-    return b"".join([chunk async for chunk in chunks])
+async def rest_of(answer: UpstreamAnswer) -> bytes:
+    parts = []
+    while chunk := await answer.read():
+        parts.append(chunk)
+    return b"".join(parts)
 
 
 async def body_of(leg: UpstreamLeg) -> bytes:
     answer = await leg.send(REQUEST)
     try:
-        return await rest_of(answer.chunks())
+        return await rest_of(answer)
     finally:
         await answer.close()
 
@@ -157,7 +162,7 @@ def test_an_answer_is_given_as_it_came() -> None:
             got = await leg.send(REQUEST)
             assert 418 == got.status
             assert [(b"x-a", b"1"), (b"x-a", b"2")] == [pair for pair in got.headers if pair[0] == b"x-a"]
-            assert raw == b"".join([chunk async for chunk in got.chunks()])
+            assert raw == await rest_of(got)
             await got.close()
             await got.close()
 
@@ -177,10 +182,9 @@ def test_the_first_chunk_does_not_wait_for_the_second() -> None:
     async def story() -> None:
         async with upstream(answer) as url, leg_to(url) as leg:
             got = await leg.send(REQUEST)
-            chunks = got.chunks()
-            assert b"one" == await anext(chunks)
+            assert b"one" == await got.read()
             read.set()
-            assert [b"two"] == [chunk async for chunk in chunks]
+            assert b"two" == await rest_of(got)
             await got.close()
 
     run(story())
@@ -315,10 +319,9 @@ def test_an_answer_that_stops_is_broken_off(rest: bytes) -> None:
     async def story() -> None:
         async with upstream(answer) as url, leg_to(url) as leg:
             got = await leg.send(REQUEST)
-            chunks = got.chunks()
-            assert (await anext(chunks)).startswith(b"first")
+            assert (await got.read()).startswith(b"first")
             with pytest.raises(BrokenOff):
-                await rest_of(chunks)
+                await rest_of(got)
             await got.close()
 
     run(story())
@@ -434,7 +437,7 @@ def test_over_tls_too_no_call_is_sent_twice(
 ) -> None:
     """The server has read all of a call and is gone: TLS layers tell of their buffers in ways that must not mislead."""
     monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "authority.pem"))
-    request = UpstreamRequest(REQUEST.path, REQUEST.headers, b"x" * body_bytes)
+    request = UpstreamRequest(REQUEST.path, REQUEST.headers, REQUEST.request_id, b"x" * body_bytes)
     arrived = 0
 
     async def gone_at_last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -454,7 +457,7 @@ def test_over_tls_too_no_call_is_sent_twice(
             async with leg_to(f"https://localhost:{port}") as leg:
                 for _ in range(answered_before):
                     got = await leg.send(request)
-                    assert b"ok" == await rest_of(got.chunks())
+                    assert b"ok" == await rest_of(got)
                     await got.close()
                 with pytest.raises(NoAnswer):
                     await leg.send(request)
@@ -520,7 +523,7 @@ def test_a_head_without_end_is_no_answer(flood: bytes) -> None:
 
 def test_an_answer_that_comes_before_the_whole_request_is_given() -> None:
     """413 at the first bytes of a large body, say; the connection is not used again."""
-    large = UpstreamRequest(REQUEST.path, REQUEST.headers, b"x" * 20_000_000)
+    large = UpstreamRequest(REQUEST.path, REQUEST.headers, REQUEST.request_id, b"x" * 20_000_000)
 
     async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -531,7 +534,7 @@ def test_an_answer_that_comes_before_the_whole_request_is_given() -> None:
     async def story() -> None:
         async with upstream(hasty) as url, leg_to(url) as leg:
             got = await leg.send(large)
-            assert (413, b"big") == (got.status, await rest_of(got.chunks()))
+            assert (413, b"big") == (got.status, await rest_of(got))
             await got.close()
 
     run(story())
@@ -563,7 +566,7 @@ def test_an_interim_answer_is_no_answer() -> None:
         async with upstream(hints) as url, leg_to(url) as leg:
             got = await leg.send(REQUEST)
             assert (201, [b"x-b"]) == (got.status, [name for name, _ in got.headers if name.startswith((b"x", b"l"))])
-            assert b"ok" == await rest_of(got.chunks())
+            assert b"ok" == await rest_of(got)
             await got.close()
 
     run(story())
@@ -591,7 +594,7 @@ def test_a_slow_reader_stops_the_upstream() -> None:
                 before = taken
                 await asyncio.sleep(0.1)
             assert taken < 24 * 1024 * 1024
-            assert size == len(await rest_of(got.chunks()))
+            assert size == len(await rest_of(got))
             await got.close()
 
     run(story())
@@ -612,9 +615,7 @@ def test_a_stream_left_in_the_middle_takes_no_connection_with_it() -> None:
         async with upstream(endless) as url, leg_to(url, connections_max=1) as leg:
             for _ in range(5):
                 got = await leg.send(REQUEST)
-                chunks = got.chunks()
-                assert await anext(chunks)
-                await chunks.aclose()
+                assert await got.read()
                 await got.close()
 
     run(story())

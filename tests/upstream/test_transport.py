@@ -8,7 +8,7 @@ import pytest
 
 from gateway.upstream.direct_leg import DirectLeg
 from gateway.upstream.transport import DirectTransport
-from tests.upstream.test_legs import CHUNKED, Handler, rest_of, upstream
+from tests.upstream.test_legs import CHUNKED, Handler, upstream
 
 
 def with_client(handler: Handler, work: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
@@ -56,7 +56,7 @@ def test_a_stream_comes_as_it_is_sent() -> None:
             assert b"one" == await anext(chunks)
             read.set()
             with pytest.raises(httpx.ReadError):
-                await rest_of(chunks)
+                _ = [chunk async for chunk in chunks]
 
     with_client(answer, work)
 

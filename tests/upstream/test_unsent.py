@@ -12,7 +12,7 @@ from gateway.upstream.leg import NoAnswer, NotSent, UpstreamLeg, UpstreamRequest
 
 both = pytest.mark.parametrize("leg_kind", [DirectLeg, HttpxLeg])
 
-REQUEST = UpstreamRequest("/", [(b"content-type", b"application/json")], b"{}")
+REQUEST = UpstreamRequest("/", ((b"content-type", b"application/json"),), b"req-1", b"{}")
 
 
 @both
@@ -59,7 +59,7 @@ def test_a_header_that_cannot_be_written_sent_nothing(leg_kind: Callable[..., Up
         server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         leg = leg_kind(f"http://{host}:{port}", connect_timeout_s=5, answer_timeout_s=5, connections_max=1)
-        broken = UpstreamRequest("/", [(b"authorization", b"Bearer a\r\nb")], b"{}")
+        broken = UpstreamRequest("/", ((b"authorization", b"Bearer a\r\nb"),), b"req-1", b"{}")
         try:
             with pytest.raises(NotSent):
                 await leg.send(broken)

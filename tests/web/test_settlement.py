@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -212,7 +211,7 @@ def test_files_that_cannot_be_read_whole_are_set_aside_and_keep_no_other_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither the postings behind them, nor, for ever, the reaper, which waits until the spool is replayed."""
-    other = Owed(replace(HOLD, hold_id="h2"), Posting("capture", 7))
+    other = Owed(HOLD._replace(hold_id="h2"), Posting("capture", 7))
     not_understood, damaged = framed(b'{"hold":{}}'), b"?" * 60
     (tmp_path / "0-bad.spool").write_bytes(not_understood)
     (tmp_path / "1-bad.spool").write_bytes(record_of(OWED) + damaged + record_of(other))
