@@ -39,6 +39,40 @@ class UnreadableEntry(ValueError):
     """An entry that no script of this gateway wrote; the text names it."""
 
 
+class Facts(msgspec.Struct, frozen=True, gc=False):
+    """What an entry's JSON says, beside the numbers that the script wrote; the names are those of `Entry`."""
+
+    request_id: str
+    org: str
+    team: str
+    user: str | None
+    key: str
+    kind: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    units: int
+    usage_source: str
+    price_version: str
+    flags: tuple[str, ...]
+    note: str = ""
+    author: str = ""
+    counterpart: str = ""
+    cached_tokens: int = 0
+
+
+_decode_facts = msgspec.json.Decoder(Facts).decode
+
+
+def facts_of(text: bytes) -> Facts:
+    """Read the JSON of an entry. Raises ValueError: it is of another form."""
+    try:
+        return _decode_facts(text)
+    except ValueError:
+        # Half a surrogate pair in a note is text to Python, which wrote it, and none to msgspec.
+        return msgspec.convert(json.loads(text), Facts)
+
+
 def entry_of(entry_id: str, fields: Fields) -> Entry:
     """Raises UnreadableEntry: something is missing in it, or is of another form."""
     try:
@@ -48,7 +82,7 @@ def entry_of(entry_id: str, fields: Fields) -> Entry:
 
 
 def _entry_of(entry_id: str, fields: Fields) -> Entry:
-    facts = json.loads(fields[b"entry"])
+    facts = facts_of(fields[b"entry"])
     return Entry(
         id=entry_id,
         at_ms=int(fields[b"at"]),
@@ -56,25 +90,25 @@ def _entry_of(entry_id: str, fields: Fields) -> Entry:
         type=cast(EntryType, fields[b"type"].decode()),
         hold_id=fields[b"hold"].decode(),
         cost_nano_usd=int(fields[b"cost"]),
-        request_id=facts["request_id"],
-        org=facts["org"],
-        team=facts["team"],
-        user=facts["user"],
-        key=facts["key"],
-        kind=facts["kind"],
-        model=facts["model"],
-        prompt_tokens=facts["prompt_tokens"],
-        completion_tokens=facts["completion_tokens"],
-        units=facts["units"],
-        usage_source=facts["usage_source"],
-        price_version=facts["price_version"],
-        flags=tuple(facts["flags"]),
+        request_id=facts.request_id,
+        org=facts.org,
+        team=facts.team,
+        user=facts.user,
+        key=facts.key,
+        kind=facts.kind,
+        model=facts.model,
+        prompt_tokens=facts.prompt_tokens,
+        completion_tokens=facts.completion_tokens,
+        units=facts.units,
+        usage_source=facts.usage_source,
+        price_version=facts.price_version,
+        flags=facts.flags,
         credit_nano_usd=int(fields.get(b"credit", 0)),
-        note=facts.get("note", ""),
-        author=facts.get("author", ""),
-        counterpart=facts.get("counterpart", ""),
-        paid_by=_paid_by(facts["user"], int(fields[b"from_credit"])),
-        cached_tokens=facts.get("cached_tokens", 0),
+        note=facts.note,
+        author=facts.author,
+        counterpart=facts.counterpart,
+        paid_by=_paid_by(facts.user, int(fields[b"from_credit"])),
+        cached_tokens=facts.cached_tokens,
         windows_ms=tuple(map(int, fields.get(b"windows", b"").split())),
         replaces=_replaced(fields[b"replaces"]) if b"replaces" in fields else None,
     )
@@ -86,6 +120,8 @@ def _replaced(text: bytes) -> Progress:
 
 
 def _paid_by(user: str | None, from_credit: int) -> tuple[ScopeKind, ...]:
+    if not from_credit:
+        return ()
     kinds: tuple[ScopeKind, ...] = ("organisation", "team", "user", "key")
     levels = [kind for kind in kinds if kind != "user" or user is not None]
     return tuple(kind for number, kind in enumerate(levels) if from_credit >> number & 1)
