@@ -23,7 +23,7 @@ from gateway.store.scripts import TranslatedFaults
 
 AXES = ("org", "team", "user", "key")
 AXES_OF: Mapping[Grain, tuple[str, ...]] = {"month": AXES, "day": AXES, "hour": ("org", "team")}
-_SHEET_CHARS: Mapping[Grain, int] = {"month": len("2026"), "day": len("2026-11"), "hour": len("2026-11-21")}
+SHEET_CHARS: Mapping[Grain, int] = {"month": len("2026"), "day": len("2026-11"), "hour": len("2026-11-21")}
 _SHEETS_AT_ONCE = 16
 
 
@@ -72,7 +72,10 @@ class Deltas:
 
 
 def deltas_of(keys: Keys, calendar: Calendar, entries: Iterable[Entry]) -> Deltas:
-    """Sum entries into the cells of the periods they count in (ADR 0020)."""
+    """Sum entries into the cells of the periods they count in (ADR 0020): the rule, one entry at a time.
+
+    `store.projection` is the same for many entries at a time.
+    """
     deltas = Deltas()
     for entry in entries:
         measures = measures_of(entry)
@@ -80,7 +83,7 @@ def deltas_of(keys: Keys, calendar: Calendar, entries: Iterable[Entry]) -> Delta
         at_ms = counts_at_ms(calendar, entry)
         for grain, axes in AXES_OF.items() if amounts else ():
             period = period_of(calendar, at_ms, grain)
-            sheet = period[: _SHEET_CHARS[grain]]
+            sheet = period[: SHEET_CHARS[grain]]
             for axis in axes:
                 owner = owner_of(entry, axis)
                 deltas.owners[keys.owners(grain, sheet, axis)].add(owner)
@@ -95,7 +98,7 @@ async def read_cells(
 ) -> AsyncIterator[Cell]:
     """The cells of some periods, of the owners named or (None) of all there are, sheet by sheet."""
     wanted = frozenset(periods)
-    for sheet in dict.fromkeys(period[: _SHEET_CHARS[grain]] for period in periods):
+    for sheet in dict.fromkeys(period[: SHEET_CHARS[grain]] for period in periods):
         owners = sorted(await _owners(redis, keys.owners(grain, sheet, axis)) if ids is None else ids)
         for begin in range(0, len(owners), _SHEETS_AT_ONCE):
             piece = owners[begin : begin + _SHEETS_AT_ONCE]
@@ -122,7 +125,9 @@ def _cells(owner: str, values: Mapping[bytes, bytes], periods: Collection[str]) 
         if period in periods:
             sums[period, model, kind][measure] = int(amount)
     for (period, model, kind), measures in sums.items():
-        yield Cell(period, owner, model, kind, Measures(**measures))
+        # What came to nothing is not always written: not if the entries that cancel out came in one batch.
+        if any(measures.values()):
+            yield Cell(period, owner, model, kind, Measures(**measures))
 
 
 def measures_of(entry: Entry) -> Measures:

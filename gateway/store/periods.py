@@ -1,5 +1,7 @@
 """Days and months, local to the organisation, and hours of UTC: their names, and which of them make up an interval."""
 
+from collections import deque
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
@@ -8,6 +10,7 @@ from gateway.billing.ledger import Entry
 
 Grain = Literal["hour", "day", "month"]
 HOUR_MS = 3600 * 1000
+_REMEMBERED = 4
 
 
 def period_of(calendar: Calendar, instant_ms: int, grain: str) -> str:
@@ -16,6 +19,44 @@ def period_of(calendar: Calendar, instant_ms: int, grain: str) -> str:
         return _hour_name(instant_ms)
     day = calendar.date_at(instant_ms).isoformat()
     return day if grain == "day" else day[:7]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Periods:
+    """The names of the month, day and hour that all instants of a half-open interval (ms) belong to."""
+
+    month: str
+    day: str
+    hour: str
+    from_ms: int
+    until_ms: int
+
+
+class Timetable:
+    """`period_of` for many instants that lie close together: their names are worked out once."""
+
+    def __init__(self, calendar: Calendar) -> None:
+        self._calendar = calendar
+        self._remembered: deque[Periods] = deque(maxlen=_REMEMBERED)
+
+    def at(self, instant_ms: int) -> Periods:
+        """The periods an instant belongs to; the same object for its neighbours, as long as it is remembered."""
+        for periods in self._remembered:  # several, for around the turn of an hour calls of both end in any order
+            if periods.from_ms <= instant_ms < periods.until_ms:
+                return periods
+        self._remembered.appendleft(self._worked_out(instant_ms))
+        return self._remembered[0]
+
+    def _worked_out(self, instant_ms: int) -> Periods:
+        day = self._calendar.date_at(instant_ms)
+        hour_ms = instant_ms - instant_ms % HOUR_MS
+        return Periods(
+            month=day.isoformat()[:7],
+            day=day.isoformat(),
+            hour=_hour_name(instant_ms),
+            from_ms=max(hour_ms, self._calendar.midnight_ms(day)),
+            until_ms=min(hour_ms + HOUR_MS, self._calendar.midnight_ms(day + timedelta(days=1))),
+        )
 
 
 def counts_at_ms(calendar: Calendar, entry: Entry) -> int:

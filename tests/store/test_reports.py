@@ -223,7 +223,7 @@ def test_a_checkpoint_that_moved_applies_nothing(bench: Bench) -> None:
     bench.run(bench.reports.catch_up(ORG))
     before = bench.everything()
     sheet, owners = bench.keys.sheet("day", "2026-11", "team", "a"), bench.keys.owners("day", "2026-11", "team")
-    args: list[str | bytes | int] = ["0-0", "9-9", 1, 1, 0, "2026-11-21|b|c|d", 1, 1, 0, "a"]
+    args: list[str | bytes | int] = ["0-0", "9-9", 1, 1, 1, 1, "2026-11-21", 0, "|b|c|", 1, 0, 0, 0, 0, 0, 0, "a"]
     reply = bench.run(bench.scripts.run(bench.reports._project, [bench.keys.checkpoint, sheet, owners], args))
     assert b"moved" == reply[0]
     assert before == bench.everything()
