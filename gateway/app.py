@@ -21,6 +21,7 @@ from gateway.billing.errors import GatewayError
 from gateway.billing.price_schedule import PriceSchedule
 from gateway.billing.principal import ScopeKind
 from gateway.billing.scope import ScopeSettings
+from gateway.call_log import call_log
 from gateway.dashboard.figures import Figures
 from gateway.dashboard.logins import Logins
 from gateway.dashboard.pages import Dashboard
@@ -88,7 +89,8 @@ class Gateway:
     """One gateway process: a data plane, and beside it an ASGI application with a lifespan.
 
     `extra_endpoints` are further rows of the data plane's table, as `web.dataplane.endpoints` has them. `share` is for
-    a process that is one of several workers: what it counts together with them.
+    a process that is one of several workers: what it counts together with them. `log_line` is given the line of each
+    call.
     """
 
     def __init__(
@@ -99,13 +101,14 @@ class Gateway:
         redis_url: str,
         extra_endpoints: tuple[Endpoint, ...] = (),
         share: Share | None = None,
+        log_line: Callable[[str], None] = call_log.info,
     ) -> None:
         self.fault = ""
         """Why the gateway could not start; empty while it could."""
         self._settings = settings
         self._listed = prices
         self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
-        metrics = _metrics(settings, prices, share)
+        metrics = _metrics(settings, prices, share, log_line)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
         calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
         self._hot = MultiplexedScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
@@ -276,9 +279,11 @@ def _upstream(settings: Settings) -> UpstreamLeg:
     )
 
 
-def _metrics(settings: Settings, prices: PriceSchedule, share: Share | None) -> Metrics:
+def _metrics(
+    settings: Settings, prices: PriceSchedule, share: Share | None, log_line: Callable[[str], None]
+) -> Metrics:
     bounds = settings.metrics_teams_max, settings.metrics_users_max
-    return Metrics(*bounds, share, models=prices.models(), scripts=SCRIPTS)
+    return Metrics(*bounds, share, models=prices.models(), scripts=SCRIPTS, log_line=log_line)
 
 
 def _scrape_bounds(settings: Settings) -> dict[ScopeKind, int]:

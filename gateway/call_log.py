@@ -3,14 +3,19 @@ that fails."""
 
 import json
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
 
 from gateway.billing.budget import Crossing
 from gateway.billing.ledger import OpenHold, Posting
 from gateway.billing.principal import Principal
+from gateway.billing.usage import Usage
 
-log = logging.getLogger("gateway.call")
+call_log = logging.getLogger("gateway.call")
 alert_log = logging.getLogger("gateway.alert")
 
 
@@ -43,9 +48,16 @@ class CallRecord:
     posting: Posting | None = None
 
 
-def log_call(record: CallRecord, duration_s: float) -> None:
-    """Write the one line of a call that is over."""
-    log.info(_line(record, duration_s))
+def call_line(record: CallRecord, duration_s: float) -> str:
+    """The one line of a call that is over: a JSON object, all ASCII, control characters escaped."""
+    line = _call_line(record, duration_s)
+    try:
+        encoded = _encode(line)
+        if encoded.isascii() and b"\x7f" not in encoded:
+            return encoded.decode("ascii")
+    except UnicodeEncodeError:
+        pass  # half of a surrogate pair, which only an escape can write
+    return json.dumps(msgspec.structs.asdict(line), separators=(",", ":"))
 
 
 def log_crossing(crossing: Crossing) -> None:
@@ -78,37 +90,71 @@ def log_failed_login(code: str, address: str) -> None:
     alert_log.warning(json.dumps(line, separators=(",", ":")))
 
 
-def _line(record: CallRecord, duration_s: float) -> str:
-    """One JSON object on one line: json.dumps escapes CR, LF and every other control character."""
+class _CallLine(msgspec.Struct, frozen=True, gc=False):
+    """A call's line: its fields in their order. docs/operations.md says what each means."""
+
+    at: str
+    event: str
+    request_id: str
+    endpoint: str
+    status: int
+    error: str | None
+    fault: str | None
+    org: str | None
+    team: str | None
+    user: str | None
+    key: str | None
+    kind: str | None
+    model: str | None
+    hold_nano_usd: int
+    outcome: str | None
+    cost_nano_usd: int
+    prompt_tokens: int
+    completion_tokens: int
+    units: int
+    usage_source: str | None
+    flags: tuple[str, ...]
+    client_left: bool
+    duration_ms: float
+    first_byte_ms: float | None
+    upstream_ms: float | None
+
+
+_encode = msgspec.json.Encoder().encode
+_NOTHING_USED = Usage()
+
+
+def _call_line(record: CallRecord, duration_s: float) -> _CallLine:
+    """By position: named, the fields would take four times as long to hand over as the line takes to write."""
     who, posting = record.principal, record.posting
-    line: dict[str, object] = {
-        "at": _now_text(),
-        "event": "call",
-        "request_id": record.request_id,
-        "endpoint": record.endpoint,
-        "status": record.status,
-        "error": record.error or None,
-        "fault": record.fault or None,
-        "org": who.org if who else None,
-        "team": who.team if who else None,
-        "user": who.user if who else None,
-        "key": who.key if who else None,
-        "kind": record.kind or None,
-        "model": record.model or None,
-        "hold_nano_usd": record.hold_nano_usd,
-        "outcome": posting.type if posting else None,
-        "cost_nano_usd": posting.cost_nano_usd if posting else 0,
-        "prompt_tokens": posting.usage.prompt_tokens if posting else 0,
-        "completion_tokens": posting.usage.completion_tokens if posting else 0,
-        "units": posting.usage.units if posting else 0,
-        "usage_source": posting.usage_source if posting and posting.type == "capture" else None,
-        "flags": list(posting.flags) if posting else [],
-        "client_left": record.client_left,
-        "duration_ms": _ms(duration_s),
-        "first_byte_ms": _ms_between(record.started_at, record.first_byte_at),
-        "upstream_ms": _ms_between(record.sent_at, record.upstream_ended_at),
-    }
-    return json.dumps(line, separators=(",", ":"))
+    usage = posting.usage if posting else _NOTHING_USED
+    return _CallLine(
+        _now_text(),
+        "call",
+        record.request_id,
+        record.endpoint,
+        record.status,
+        record.error or None,
+        record.fault or None,
+        who.org if who else None,
+        who.team if who else None,
+        who.user if who else None,
+        who.key if who else None,
+        record.kind or None,
+        record.model or None,
+        record.hold_nano_usd,
+        posting.type if posting else None,
+        posting.cost_nano_usd if posting else 0,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.units,
+        posting.usage_source if posting and posting.type == "capture" else None,
+        posting.flags if posting else (),
+        record.client_left,
+        _ms(duration_s),
+        _ms_between(record.started_at, record.first_byte_at),
+        _ms_between(record.sent_at, record.upstream_ended_at),
+    )
 
 
 def _crossing_line(crossing: Crossing) -> str:
@@ -126,7 +172,13 @@ def _crossing_line(crossing: Crossing) -> str:
 
 
 def _now_text() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, ms = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_second_text(second)}.{ms:03}Z"
+
+
+@lru_cache(maxsize=1)
+def _second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _ms(seconds: float) -> float:

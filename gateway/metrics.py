@@ -11,7 +11,7 @@ float dollars.
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,7 +21,7 @@ from gateway.billing.errors import BudgetExceeded, CreditExhausted, InvalidAPIKe
 from gateway.billing.ledger import ANOMALY, INEXACT, OVERRUN, OpenHold, Posting
 from gateway.billing.money import NANO_PER_USD
 from gateway.billing.principal import ScopeKind
-from gateway.call_log import CallRecord, log_call, log_crossing, log_expiry, log_failed_login
+from gateway.call_log import CallRecord, call_line, call_log, log_crossing, log_expiry, log_failed_login
 from gateway.ledger_view import LedgerGauges, LedgerView
 from gateway.shared_metrics import Share
 from gateway.tally import Counter, Gauge, Histogram, Level
@@ -53,6 +53,7 @@ class Metrics:
 
     `teams_max` and `users_max` bound the series: counters of teams and users beyond them go to "other". A process that
     is one of several workers is given its share, and tells the others once a second, while `run` runs, what it counted.
+    The log line of each call is handed to `log_line`.
     Series of `models` and `scripts` begin at zero: an increase from nothing to one would show in no graph.
 
     Everything is called by the event loop's thread, but `render`, which any may call.
@@ -66,7 +67,9 @@ class Metrics:
         *,
         models: Iterable[str] = (),
         scripts: Iterable[str] = (),
+        log_line: Callable[[str], None] = call_log.info,
     ) -> None:
+        self._log_line = log_line
         self.registry = CollectorRegistry()
         self._shared = share.open() if share else None
         self._families: list[Counter | Gauge | Histogram] = []
@@ -100,7 +103,7 @@ class Metrics:
         if record.posting is not None and record.posting.type == "capture":
             user = record.principal.user if record.principal else None
             self._observe_charge(record.posting, record.kind, model, team, user)
-        log_call(record, duration_s)
+        self._log_line(call_line(record, duration_s))
 
     def observe_crossing(self, crossing: Crossing) -> None:
         """Count a soft threshold that was crossed, and write its log line."""

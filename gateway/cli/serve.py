@@ -68,7 +68,7 @@ def serve(environ: Mapping[str, str]) -> int:
 
 def _serve_alone(settings: Settings, prices: PriceSchedule, admin_key: str, redis_url: str, check: Check) -> None:
     """This process is the gateway."""
-    gateway = Gateway(settings, prices, admin_key, redis_url)
+    gateway = Gateway(settings, prices, admin_key, redis_url, log_line=configure_logging())
     server = Server(gateway, settings, lambda server: _announce(server.servers[0].sockets[0]), check)
     server.run_to_end()
     if not server.started:
