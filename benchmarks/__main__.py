@@ -14,9 +14,9 @@ from benchmarks import beside, crowds, large, memory
 from benchmarks.compare import Effort
 from benchmarks.load import WrongAnswer
 from benchmarks.machine import machine
-from benchmarks.processes import DidNotStart, busy_s, cpu_s_of
+from benchmarks.processes import ROOT, DidNotStart, busy_s, cpu_s_of
 from benchmarks.report import Outcome, text_of, write
-from benchmarks.stack import ROOT, Stack, running_stack
+from benchmarks.stack import Stack, running_stack
 from gateway.store.embedded import server_program
 
 Bench = Callable[[Stack, Effort], Coroutine[Any, Any, Outcome]]

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 
 from benchmarks.upstream import Shape
 
@@ -39,8 +40,10 @@ def request_of(port: int, key: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join((*lines, "", "")).encode() + body
 
 
-def requests_of(port: int, keys: Sequence[str], body: bytes) -> Iterator[bytes]:
-    """Without an end, the keys in turn."""
+def requests_of(port: int, keys: deque[str], body: bytes) -> Iterator[bytes]:
+    """Without an end, each with the next key. The keys are turned: who asks again goes on where this ended."""
     if len(keys) == 1:
-        return itertools.repeat(request_of(port, keys[0], body))
-    return (request_of(port, key, body) for key in itertools.cycle(keys))
+        yield from itertools.repeat(request_of(port, keys[0], body))
+    while True:
+        keys.rotate(-1)
+        yield request_of(port, keys[0], body)

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.stack import ROOT, nginx_program
+from benchmarks.processes import ROOT
+from benchmarks.stack import nginx_program
 
 _PACKAGES = ("uvicorn", "uvloop", "httptools", "hiredis", "redis", "msgspec", "prometheus-client", "tiktoken")
 

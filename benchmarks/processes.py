@@ -12,6 +12,8 @@ from pathlib import Path
 
 from gateway.store.embedded import die_with_parent
 
+ROOT = Path(__file__).resolve().parent.parent
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 15.0
@@ -36,7 +38,8 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **(env or {})},
+                cwd=ROOT,
+                env={**_inherited(), **(env or {})},
                 preexec_fn=die_with_parent,  # noqa: PLW1509  # this process has no other thread
             )
 
@@ -112,6 +115,16 @@ def pinned_to(cpus: set[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def _inherited() -> dict[str, str]:
+    """This process's environment without what would set the gateway up, or send its calls through a proxy."""
+    ours = ("gateway_", "minitoolai_", "redis_")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.lower().startswith(ours) and not name.lower().endswith("_proxy")
+    }
 
 
 def _stat(pid: int) -> list[str]:

@@ -4,14 +4,13 @@ import contextlib
 import shutil
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.organisation import lay_out
-from benchmarks.processes import Process, free_port, gateway_and_other_cpus, pinned_to
-
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.processes import ROOT, Process, free_port, gateway_and_other_cpus, pinned_to
 
 NGINX_IS_MISSING = "nginx is not installed, so nothing is held against it: `apt-get install nginx-light` brings it"
 
@@ -44,7 +43,7 @@ class Side:
 
     name: str
     process: Process
-    keys: list[str]
+    keys: deque[str]
     redis: Process | None = None
 
     @property
@@ -68,7 +67,7 @@ class Stack:
 
     def direct(self) -> Side:
         """No gateway at all: what the upstream and the load themselves take."""
-        return Side("direct", self.upstream, ["sk-nobody-asks"])
+        return Side("direct", self.upstream, deque(["sk-nobody-asks"]))
 
     def nginx(self) -> Side | None:
         """A proxy that knows nothing of money; None where it is not installed."""
@@ -79,7 +78,7 @@ class Stack:
         conf = self._folder / "nginx.conf"
         conf.write_text(_NGINX.format(folder=self._folder, port=port, upstream=self.upstream.port))
         process = self._start("nginx", [program, "-c", str(conf)], port, self._gateway_cpus)
-        return Side("nginx", process, ["sk-nobody-asks"])
+        return Side("nginx", process, deque(["sk-nobody-asks"]))
 
     async def gateway(
         self, name: str = "gateway", *, teams: int = 1, keys: int = 1, cpus: set[int] | None = None, **settings: str
@@ -102,7 +101,7 @@ class Stack:
         }
         command = [sys.executable, "-m", "gateway.cli.main", "serve"]
         process = self._start(name, command, port, cpus or self._gateway_cpus, env)
-        return Side(name, process, await lay_out(redis_url, teams=teams, keys=keys), redis)
+        return Side(name, process, deque(await lay_out(redis_url, teams=teams, keys=keys)), redis)
 
     def _redis(self, name: str) -> Process:
         """Without persistence: what it writes to disk costs the disk, and that is not measured here."""

@@ -5,12 +5,13 @@ import contextlib
 import itertools
 import os
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.calls import body_of, request_of
+from benchmarks.calls import body_of, request_of, requests_of
 from benchmarks.load import Load, WrongAnswer, percentile, run_load
 from benchmarks.processes import Process, free_port
 from benchmarks.upstream import Shape, pieces_of
@@ -76,6 +77,13 @@ def test_the_end_is_found_at_any_split() -> None:
 def test_a_percentile_is_one_of_the_values(share: float, expected: float) -> None:
     """In whatever order they come."""
     assert expected == percentile([float(value) for value in range(100, 0, -1)], share)
+
+
+def test_keys_take_turns_beyond_one_load() -> None:
+    """Were each turn to begin with the first keys anew, caches would know them, and many keys look like few."""
+    keys = deque(["sk-1", "sk-2", "sk-3"])
+    asked = [next(requests_of(1, keys, b"{}")) for _ in range(4)]
+    assert [request_of(1, key, b"{}") for key in ("sk-2", "sk-3", "sk-1", "sk-2")] == asked
 
 
 def loaded_upstream(folder: Path, shape: Shape, *, connections: int, seconds: float) -> Load:
