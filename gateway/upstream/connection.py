@@ -15,7 +15,7 @@ from typing import Literal, cast
 
 import httptools
 
-from gateway.upstream.leg import AnswerTimeout, BrokenOff, Headers, NoAnswer, NotSent, UpstreamFault
+from gateway.upstream.leg import AnswerTimeout, BrokenOff, CutOff, Headers, NoAnswer, NotSent, UpstreamFault
 
 _PAUSED_ABOVE_BYTES = 256 * 1024
 _HEAD_BYTES_MAX = 64 * 1024
@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._framed = False
         self._encrypted = False
         self._keeps_alive = True
+        self._is_cut = False
         self.state: State = "idle"
         self.sent = False
         """Whether the whole request may have been handed to the system: what surely is not whole cannot be billed."""
@@ -84,13 +85,14 @@ class Connection(asyncio.Protocol):
     async def read(self) -> bytes:
         """What has arrived of the body since the last time; waits where that is nothing, b"" at its end.
 
-        Raises BrokenOff.
+        Raises BrokenOff, CutOff.
         """
         while not self._body:
             if self.state == "answered":
                 return b""
             if self.state == "closed":
-                raise BrokenOff(self._fault.reason if self._fault else "closed")
+                reason = self._fault.reason if self._fault else "closed"
+                raise CutOff(reason) if self._is_cut else BrokenOff(reason)
             await self._wait()
         chunk = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
@@ -110,6 +112,12 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         return reusable
+
+    def cut(self) -> None:
+        """Wait for the upstream no longer: whoever waits hears AnswerTimeout, or CutOff within an answer."""
+        if self.state in ("asked", "answering"):
+            self._fault, self._is_cut = AnswerTimeout("cut off"), True
+            self._fail("cut off")
 
     def abort(self) -> None:
         """Close at once; the upstream's answer, if one is on its way, is lost."""

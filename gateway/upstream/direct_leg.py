@@ -6,8 +6,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from gateway.upstream.connection import Connection, LostUnsent, head_of
-from gateway.upstream.leg import Headers, NotSent, UpstreamRequest
+from gateway.upstream.leg import Cutoff, Headers, NotSent, UpstreamRequest
 from gateway.upstream.pool import Pool
+
+_CUT_OFF_UNSENT = "cut off before it was sent"
 
 
 class DirectLeg:
@@ -35,19 +37,20 @@ class DirectLeg:
             connections_max=connections_max,
         )
 
-    async def send(self, request: UpstreamRequest) -> "DirectAnswer":
+    async def send(self, request: UpstreamRequest, cutoff: Cutoff) -> "DirectAnswer":
         """Once more on another connection where this one was lost before it had taken the whole request."""
         path, headers, request_id, body = request
         shared = self._shared_heads.get((path, headers))
         if shared is None:
             shared = self._share_head(path, headers)
         own = b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id, len(body))
-        return await self._sent(shared + own + body)
+        return await self._sent(shared + own + body, cutoff)
 
     async def ask(self, method: str, target: str, headers: Headers, body: bytes) -> "DirectAnswer":
         """The same for any method and target (path and query). Raises as `send`."""
         length = (b"content-length", b"%d" % len(body))
-        return await self._sent(head_of(method, target, self._host, [*headers, length]) + b"\r\n" + body)
+        head = head_of(method, target, self._host, [*headers, length])
+        return await self._sent(head + b"\r\n" + body, Cutoff())
 
     async def close(self) -> None:
         await self._pool.close()
@@ -58,41 +61,59 @@ class DirectLeg:
         self._shared_heads[path, tuple(headers)] = head
         return head
 
-    async def _sent(self, request: bytes) -> "DirectAnswer":
+    async def _sent(self, request: bytes, cutoff: Cutoff) -> "DirectAnswer":
         try:
-            return await self._send(request)
+            return await self._send(request, cutoff)
         except LostUnsent:
-            return await self._send(request)
+            return await self._send(request, cutoff)
 
-    async def _send(self, request: bytes) -> "DirectAnswer":
-        connection = self._pool.lend_warm()
-        if connection is None:
-            try:
-                connection = await self._pool.lend()
-            except asyncio.CancelledError:
-                # Cut off by a deadline of its task, before anything was written.
-                raise NotSent("cut off before it was sent") from None
+    async def _send(self, request: bytes, cutoff: Cutoff) -> "DirectAnswer":
+        if cutoff.struck:
+            raise NotSent(_CUT_OFF_UNSENT)
+        connection = self._pool.lend_warm() or await self._lent(cutoff)
         try:
             connection.ask(request)
+            cutoff.arm(connection.cut)
             await connection.answer_begun()
         except BaseException:
             connection.abort()
             self._pool.give_back(connection)
             raise
-        return DirectAnswer(connection, self._pool)
+        return DirectAnswer(connection, self._pool, cutoff)
+
+    async def _lent(self, cutoff: Cutoff) -> Connection:
+        """A connection that must be waited for, or made."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as patience:
+                cutoff.arm(lambda: patience.reschedule(loop.time()))
+                return await self._pool.lend()
+        except TimeoutError:
+            raise NotSent(_CUT_OFF_UNSENT) from None
 
 
 class DirectAnswer:
-    def __init__(self, connection: Connection, pool: Pool) -> None:
+    def __init__(self, connection: Connection, pool: Pool, cutoff: Cutoff) -> None:
         self._connection: Connection | None = connection
         self._pool = pool
+        self._cutoff = cutoff
         self.status = connection.status
         self.headers: Headers = connection.headers
 
     async def read(self) -> bytes:
-        return b"" if self._connection is None else await self._connection.read()
+        if self._connection is None:
+            return b""
+        chunk = await self._connection.read()
+        if not chunk:
+            self._free()  # the next call need not wait until this one is settled
+        return chunk
 
     async def close(self) -> None:
+        if self._connection is not None:
+            self._free()
+
+    def _free(self) -> None:
         connection, self._connection = self._connection, None
+        self._cutoff.disarm()  # from here on the connection may be another call's
         if connection is not None:
             self._pool.give_back(connection)

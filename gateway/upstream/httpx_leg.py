@@ -5,7 +5,8 @@ events say whether a request was begun to be written, which decides whether an u
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ import httpx
 from gateway.upstream.leg import (
     AnswerTimeout,
     BrokenOff,
+    CutOff,
+    Cutoff,
     Headers,
     NoAnswer,
     NotSent,
@@ -54,7 +57,7 @@ class HttpxLeg:
         # httpx would add its own Accept, Accept-Encoding and User-Agent to every request.
         self._client.headers.clear()
 
-    async def send(self, request: UpstreamRequest) -> "HttpxAnswer":
+    async def send(self, request: UpstreamRequest, cutoff: Cutoff) -> "HttpxAnswer":
         progress = _Progress()
         prepared = self._client.build_request(
             "POST",
@@ -64,43 +67,60 @@ class HttpxLeg:
             extensions={"trace": progress.trace},
         )
         try:
-            response = await self._client.send(prepared, stream=True)
+            async with _unless(cutoff):
+                response = await self._client.send(prepared, stream=True)
         except httpx.PoolTimeout as error:
             raise PoolExhausted("no free connection") from error
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             raise NotSent(str(error)) from error  # refused on our side of the connection
-        except asyncio.CancelledError:
-            # Cut off by a deadline of its task: whether it may be billed depends on what was written by then.
+        except TimeoutError:
+            # Cut off: whether it may be billed depends on what was written by then.
             if not progress.writing:
                 raise NotSent("cut off before it was sent") from None
-            raise
+            raise AnswerTimeout("cut off") from None
         except (httpx.TransportError, OSError) as error:
             reason = type(error).__name__
             if not progress.writing:
                 raise NotSent(reason) from error
             raise (AnswerTimeout if isinstance(error, httpx.TimeoutException) else NoAnswer)(reason) from error
-        return HttpxAnswer(response)
+        return HttpxAnswer(response, cutoff)
 
     async def close(self) -> None:
         await self._client.aclose()
 
 
 class HttpxAnswer:
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, cutoff: Cutoff) -> None:
         self._response = response
+        self._cutoff = cutoff
         self._chunks = cast(AsyncGenerator[bytes, None], response.aiter_raw())
         self.status = response.status_code
         self.headers: Headers = [(name.lower(), value) for name, value in response.headers.raw]
 
     async def read(self) -> bytes:
         try:
-            return await anext(self._chunks, b"")
+            async with _unless(self._cutoff):
+                return await anext(self._chunks, b"")
+        except TimeoutError:
+            raise CutOff("cut off") from None
         except (httpx.TransportError, httpx.StreamError, OSError) as error:
             raise BrokenOff(type(error).__name__) from error
 
     async def close(self) -> None:
         await self._chunks.aclose()
         await self._response.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _unless(cutoff: Cutoff) -> AsyncIterator[None]:
+    """Run a block that ends with TimeoutError once the cutoff is struck. httpx's own timeouts are no TimeoutError."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as patience:
+        cutoff.arm(lambda: patience.reschedule(loop.time()))
+        try:
+            yield
+        finally:
+            cutoff.disarm()
 
 
 class _Progress:

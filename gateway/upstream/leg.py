@@ -4,7 +4,7 @@ The rest of the gateway knows only this module, so the connection behind it can 
 said by the error: whether a byte of the request may have left (`NotSent` or not).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -36,6 +36,37 @@ class AnswerTimeout(NoAnswer):
 
 class BrokenOff(UpstreamFault):
     """The answer began and then stopped before its end."""
+
+
+class CutOff(BrokenOff):
+    """It was stopped by us: its `Cutoff` was struck."""
+
+
+class Cutoff:
+    """By which a call's wait for the upstream is ended from outside, once."""
+
+    __slots__ = ("_act", "struck")
+
+    def __init__(self) -> None:
+        self.struck = False
+        self._act: Callable[[], None] | None = None
+
+    def strike(self) -> None:
+        """Whoever waits hears of it: NotSent, AnswerTimeout or CutOff, by how far the call has come."""
+        if not self.struck:
+            self.struck = True
+            if self._act is not None:
+                self._act()
+
+    def arm(self, act: Callable[[], None]) -> None:
+        """For a leg: what is to be done from now on, should it be struck; at once where it has been."""
+        self._act = act
+        if self.struck:
+            act()
+
+    def disarm(self) -> None:
+        """For a leg: nothing of its waits for this call any more."""
+        self._act = None
 
 
 class UpstreamRequest(NamedTuple):
@@ -71,10 +102,10 @@ class UpstreamAnswer(Protocol):
 
 
 class UpstreamLeg(Protocol):
-    async def send(self, request: UpstreamRequest) -> UpstreamAnswer:
+    async def send(self, request: UpstreamRequest, cutoff: Cutoff) -> UpstreamAnswer:
         """Send the request once and wait for the head of the answer.
 
-        Raises NotSent or NoAnswer. A deadline around it that strikes before a byte was written becomes NotSent, too.
+        Raises NotSent or NoAnswer, also when it is cut off; the answer's `read` then raises CutOff.
         """
 
     async def close(self) -> None: ...

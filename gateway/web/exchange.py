@@ -73,6 +73,8 @@ class Exchange:
         self._body_bytes_max = _UNASKED_BYTES_MAX
         self._reader: asyncio.Future[None] | None = None
         self._chunked = False
+        self._head = b""
+        self._waiting: asyncio.Timeout | None = None
         self.method = line.method
         self.request_id = request_id
         self.gone = False
@@ -127,7 +129,10 @@ class Exchange:
                 self._on_gone()
 
     def start(self, status: int, headers: Sequence[Header]) -> None:
-        """Write the head of an answer; without a length among its headers the body goes in chunks."""
+        """Write the head of an answer, at the latest once the loop has nothing else to do.
+
+        Without a length among its headers the body goes in chunks.
+        """
         self.started, self.status = True, status
         if self.gone:
             return
@@ -145,13 +150,18 @@ class Exchange:
             self._line.keep_alive = False
         elif not self._line.keep_alive:
             lines.append((b"connection", b"close"))
-        self._line.write(head_of(status, lines))
+        # The first bytes of the body are mostly there already: they leave in one packet with the head.
+        self._head = head_of(status, lines)
+        asyncio.get_running_loop().call_soon(self._write_head)
 
     async def write(self, chunk: bytes) -> None:
         """Pass bytes on; waits while the client's connection is full. Does nothing once the client has left."""
         if self.gone or not chunk:
             return
-        self._line.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
+        data = b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._line.write(data)
         if self._line.is_full():
             await self._emptied()
 
@@ -165,8 +175,9 @@ class Exchange:
             last = b""
         if self._chunked:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if last else b"0\r\n\r\n"
-        if last:
-            self._line.write(last)
+        if last or self._head:
+            self._line.write(self._head + last)
+            self._head = b""
         if self._line.is_full():
             await self._emptied()
         self._on_gone = None
@@ -175,6 +186,8 @@ class Exchange:
     def hasten(self) -> None:
         """The gateway is about to end: a reader that has stopped is waited for no longer."""
         self._write_timeout_s = min(self._write_timeout_s, _HASTY_WRITE_S)
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time() + self._write_timeout_s)
 
     async def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """Send a whole answer; `headers` without a length get one."""
@@ -197,6 +210,7 @@ class Exchange:
     def close(self) -> None:
         """An answer that was not brought to its end ends the connection."""
         if not self.finished:
+            self._head = b""
             self._line.abort()
 
     # What the connection tells
@@ -246,14 +260,20 @@ class Exchange:
     async def _emptied(self) -> None:
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(self._write_timeout_s):
+            async with asyncio.timeout(self._write_timeout_s) as self._waiting:
                 await self._line.emptied()
         except TimeoutError:
             # It has not read for so long that it counts as gone; a stream is read on for its usage.
             self.leave()
             self._line.abort()
         finally:
+            self._waiting = None
             self.waited_s += time.perf_counter() - began
+
+    def _write_head(self) -> None:
+        if self._head and not self.gone:
+            head, self._head = self._head, b""
+            self._line.write(head)
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

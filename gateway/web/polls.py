@@ -22,7 +22,7 @@ from gateway.billing.ledger import Posting
 from gateway.billing.usage import Usage
 from gateway.call_log import CallRecord
 from gateway.store.jobs import KEEP_MS, Job
-from gateway.upstream.leg import UpstreamFault, UpstreamRequest, whole
+from gateway.upstream.leg import Cutoff, UpstreamFault, UpstreamRequest, whole
 from gateway.web.edge import answer_call, tell_standing
 from gateway.web.errors import Header, passed_failure
 from gateway.web.exchange import Exchange
@@ -78,16 +78,20 @@ class JobDesk:
             encode({"jobid": job.jobid, "signature": job.signature}),
         )
         secret = services.upstream_keys[job.hold.principal.org].secret
+        cutoff = Cutoff()
+        services.tasks.on_hurry(
+            cutoff.strike
+        )  # nothing is lost with a poll that is given up, so none holds up a shutdown
         try:
-            # Nothing is lost with a poll that is given up, so none holds up a shutdown.
-            async with services.tasks.unless_hurried():
-                answer = await services.upstream.send(request)
-                try:
-                    body = await whole(answer, services.limits.whole_answer_bytes_max)
-                finally:
-                    await answer.close()
-        except (UpstreamFault, TimeoutError):
+            answer = await services.upstream.send(request, cutoff)
+            try:
+                body = await whole(answer, services.limits.whole_answer_bytes_max)
+            finally:
+                await answer.close()
+        except UpstreamFault:
             raise UpstreamError("The upstream gave no answer about this job. Polls cost nothing: ask again.") from None
+        finally:
+            services.tasks.forget(cutoff.strike)
         return PollAnswer(answer.status, response_headers(answer.headers, secret), mask(body, secret))
 
     async def act(self, job: Job, answer: PollAnswer) -> str:

@@ -29,6 +29,8 @@ from gateway.store.jobs import Job
 from gateway.upstream.leg import (
     AnswerTimeout,
     BrokenOff,
+    CutOff,
+    Cutoff,
     NoAnswer,
     NotSent,
     PoolExhausted,
@@ -40,7 +42,7 @@ from gateway.web.errors import Header, error_body, passed_failure
 from gateway.web.exchange import Exchange
 from gateway.web.repeats import AnswerCopy
 from gateway.web.services import Services
-from gateway.web.settlement import Deadline, Ending
+from gateway.web.settlement import Ending
 from gateway.wire.call import Call, Endpoint
 from gateway.wire.charge import estimate, posting_of, unanswered
 from gateway.wire.headers import StreamMask, mask, response_headers
@@ -75,6 +77,8 @@ class Relay:
         self._meter = endpoint.new_meter(held.call)
         self._ending = Ending(services.settlements, held.hold)
         self._copy_of_answer = AnswerCopy() if held.hold.claim else None
+        self._cutoff = Cutoff()
+        self._drain_timer: asyncio.TimerHandle | None = None
         self._draining = False  # whether this stream counts among those read on after their client left
         self._cut_short = False  # whether it was left before its end, because it was too long
         self._last = _EVENT_ENDS[0]
@@ -83,12 +87,21 @@ class Relay:
 
     async def run(self) -> None:
         """Bring the call to its end; until its hold has ended, its lease is renewed."""
-        running = self._services.running
+        running, tasks = self._services.running, self._services.tasks
         running.begin(self._call, self._price, self._hold, self._meter)
+        tasks.on_hurry(self._hurry)
         try:
             await self._run()
         finally:
+            tasks.forget(self._hurry)
+            if self._drain_timer is not None:
+                self._drain_timer.cancel()
             running.end(self._hold.hold_id)
+
+    def _hurry(self) -> None:
+        """The gateway is about to end: neither the upstream nor a stalled reader is waited for any longer."""
+        self._exchange.hasten()
+        self._cutoff.strike()
 
     async def _run(self) -> None:
         try:
@@ -108,8 +121,7 @@ class Relay:
         request = UpstreamRequest(path, self._key.headers, request_id, self._call.body)
         self._record.sent_at = time.perf_counter()
         try:
-            async with self._services.tasks.unless_hurried():
-                answer = await self._services.upstream.send(request)
+            return await self._services.upstream.send(request, self._cutoff)
         except PoolExhausted:
             await self._post(RELEASE)
             raise Overloaded("All connections to the upstream are in use; try again.", retry_after_s=1) from None
@@ -117,9 +129,8 @@ class Relay:
             self._record.fault = fault.reason
             await self._post(RELEASE)
             raise UpstreamError("The upstream cannot be reached; nothing was billed. Try again later.") from None
-        except (NoAnswer, TimeoutError) as fault:
+        except NoAnswer as fault:
             raise await self._no_answer(fault) from None
-        return answer
 
     async def _pass_on(self, answer: UpstreamAnswer) -> None:
         """By status: refused us, failed, or succeeded; a success by form: an event stream, or anything else whole."""
@@ -151,9 +162,8 @@ class Relay:
         await self._post(RELEASE)
         self._record.error, headers = passed_failure(answer.status, headers)
         try:
-            async with self._services.tasks.unless_hurried():
-                body = await whole(answer, self._limits.whole_answer_bytes_max)
-        except (BrokenOff, TimeoutError):
+            body = await whole(answer, self._limits.whole_answer_bytes_max)
+        except BrokenOff:
             raise UpstreamError("The upstream failed and broke off its answer; nothing was billed.") from None
         await self._exchange.answer(answer.status, headers, mask(body, self._key.secret))
 
@@ -166,9 +176,8 @@ class Relay:
     async def _first(self, answer: UpstreamAnswer) -> bytes:
         """The first bytes: they decide the form where the content type does not say "event stream"."""
         try:
-            async with self._services.tasks.unless_hurried():
-                return await answer.read()
-        except (BrokenOff, TimeoutError) as fault:
+            return await answer.read()
+        except BrokenOff as fault:
             raise await self._no_answer(fault) from None
 
     async def _stream(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> None:
@@ -193,31 +202,30 @@ class Relay:
 
     async def _copy(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> GatewayError | None:
         """Copy chunk by chunk to the client and the meter; returns what to tell a client that is still there."""
+        self._exchange.watch(self._drain)
+        if self._copy_of_answer:
+            self._copy_of_answer.begin(answer.status, headers)
         try:
-            async with self._services.tasks.unless_hurried() as deadline:
-                self._exchange.watch(lambda: self._drain_until(deadline))
-                if self._copy_of_answer:
-                    self._copy_of_answer.begin(answer.status, headers)
-                try:
-                    self._exchange.start(answer.status, headers)
-                    await self._copy_chunks(answer, first)
-                finally:
-                    self._exchange.unwatch()
-                    self._services.drains -= self._draining
+            self._exchange.start(answer.status, headers)
+            await self._copy_chunks(answer, first)
+        except CutOff:
+            # By ourselves: the client left and the drain is over, or the gateway shuts down.
+            self._exchange.hasten()
+            return Draining("This gateway is shutting down; the answer ends here.")
         except BrokenOff as fault:
             self._record.fault = fault.reason
             return UpstreamError("The upstream broke off in the middle of its answer.")
-        except TimeoutError:
-            # Our own deadline: the client left and the drain is over, or the gateway shuts down.
-            self._exchange.hasten()
-            return Draining("This gateway is shutting down; the answer ends here.")
+        finally:
+            self._exchange.unwatch()
+            self._services.drains -= self._draining
         return None
 
-    def _drain_until(self, deadline: Deadline) -> None:
+    def _drain(self) -> None:
         """The client left: read on for the bill, unless too many do so already."""
         self._draining = self._services.drains < self._limits.drains_max
         self._services.drains += self._draining
-        deadline.at_most(self._limits.drain_s if self._draining else 0)
+        drain_s = self._limits.drain_s if self._draining else 0
+        self._drain_timer = asyncio.get_running_loop().call_later(drain_s, self._cutoff.strike)
 
     async def _copy_chunks(self, answer: UpstreamAnswer, first: bytes) -> None:
         if first:
@@ -246,9 +254,8 @@ class Relay:
     async def _answer_whole(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> None:
         """Read the whole answer, settle it, and only then begin to send it."""
         try:
-            async with self._services.tasks.unless_hurried():
-                body = first + await whole(answer, self._limits.whole_answer_bytes_max)
-        except (BrokenOff, TimeoutError) as fault:
+            body = first + await whole(answer, self._limits.whole_answer_bytes_max)
+        except BrokenOff as fault:
             raise await self._no_answer(fault) from None
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
         self._meter.feed(body)
@@ -281,11 +288,11 @@ class Relay:
             return decided
         return await asyncio.to_thread(estimate, self._call, self._price, amount, outcome)
 
-    async def _no_answer(self, fault: NoAnswer | BrokenOff | TimeoutError) -> GatewayError:
+    async def _no_answer(self, fault: NoAnswer | BrokenOff) -> GatewayError:
         """Book what may have been billed, and say so."""
-        self._record.fault = getattr(fault, "reason", "cut off by the shutdown")
+        self._record.fault = fault.reason
         await self._post(await self._unanswered())
-        if isinstance(fault, AnswerTimeout | TimeoutError):
+        if isinstance(fault, AnswerTimeout | CutOff):
             return UpstreamTimeout(f"The upstream did not answer in time. {_MAY_BE_BILLED}")
         return UpstreamBrokeOff(f"The upstream broke off before its answer began. {_MAY_BE_BILLED}")
 

@@ -12,7 +12,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from types import TracebackType
 from typing import Any, TypeVar
 
 from gateway.billing.errors import LedgerUnavailable
@@ -39,7 +38,7 @@ class Tasks:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
         self._calls: set[asyncio.Task[None]] = set()
-        self._deadlines: set[Deadline] = set()
+        self._to_hurry: set[Callable[[], None]] = set()
         self.hurried = False
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -54,15 +53,20 @@ class Tasks:
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
-    def unless_hurried(self) -> "Deadline":
-        """Run a block that ends with TimeoutError when the grace time is over, or earlier if its deadline is moved."""
-        return Deadline(self.hurried, self._deadlines)
+    def on_hurry(self, callback: Callable[[], None]) -> None:
+        """Call back when the grace time for open streams is over; at once where it is. `forget` takes that back."""
+        self._to_hurry.add(callback)
+        if self.hurried:
+            callback()
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        self._to_hurry.discard(callback)
 
     def hurry(self) -> None:
         """The grace time is over: every stream is to end now."""
         self.hurried = True
-        for deadline in tuple(self._deadlines):
-            deadline.at_most(0)
+        for callback in tuple(self._to_hurry):
+            callback()
 
     async def calls_ended(self, timeout_s: float) -> None:
         """Wait for all calls, but no longer; each ends soon after `hurry`."""
@@ -80,37 +84,6 @@ class Tasks:
         except TimeoutError:
             pass  # the caller is told how many
         return len(self._running) + len(self._calls)
-
-
-class Deadline:
-    """The end of a block's time, which only ever moves forward in the queue: the earliest wish wins."""
-
-    __slots__ = ("_all", "_hurried", "_timeout")
-
-    def __init__(self, hurried: bool, all_of_them: "set[Deadline]") -> None:
-        self._hurried = hurried
-        self._all = all_of_them
-        self._timeout = asyncio.Timeout(None)
-
-    async def __aenter__(self) -> "Deadline":
-        await self._timeout.__aenter__()
-        self._all.add(self)
-        if self._hurried:
-            self.at_most(0)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._all.discard(self)
-        await self._timeout.__aexit__(kind, error, traceback)
-
-    def at_most(self, seconds: float) -> None:
-        """End the block no later than so many seconds from now."""
-        when = asyncio.get_running_loop().time() + seconds
-        current = self._timeout.when()
-        if not self._timeout.expired() and (current is None or when < current):
-            self._timeout.reschedule(when)
 
 
 class Patience:

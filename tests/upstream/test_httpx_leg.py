@@ -6,7 +6,7 @@ import ssl
 import pytest
 
 from gateway.upstream.httpx_leg import HttpxLeg, is_behind_proxy
-from gateway.upstream.leg import NotSent
+from gateway.upstream.leg import Cutoff, NotSent
 from tests.upstream.test_legs import REQUEST, upstream
 
 
@@ -23,7 +23,7 @@ def test_a_proxy_that_refuses_was_sent_nothing(monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.setenv("HTTPS_PROXY", proxy)
             leg = HttpxLeg("https://upstream.invalid", connect_timeout_s=1, answer_timeout_s=1, connections_max=1)
             with pytest.raises(NotSent):
-                await leg.send(REQUEST)
+                await leg.send(REQUEST, Cutoff())
             await leg.close()
 
     asyncio.run(story())

@@ -15,6 +15,8 @@ from gateway.upstream.httpx_leg import HttpxLeg
 from gateway.upstream.leg import (
     AnswerTimeout,
     BrokenOff,
+    CutOff,
+    Cutoff,
     NoAnswer,
     NotSent,
     PoolExhausted,
@@ -100,7 +102,7 @@ async def rest_of(answer: UpstreamAnswer) -> bytes:
 
 
 async def body_of(leg: UpstreamLeg) -> bytes:
-    answer = await leg.send(REQUEST)
+    answer = await leg.send(REQUEST, Cutoff())
     try:
         return await rest_of(answer)
     finally:
@@ -159,7 +161,7 @@ def test_an_answer_is_given_as_it_came() -> None:
 
     async def story() -> None:
         async with upstream(answer) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
+            got = await leg.send(REQUEST, Cutoff())
             assert 418 == got.status
             assert [(b"x-a", b"1"), (b"x-a", b"2")] == [pair for pair in got.headers if pair[0] == b"x-a"]
             assert raw == await rest_of(got)
@@ -181,7 +183,7 @@ def test_the_first_chunk_does_not_wait_for_the_second() -> None:
 
     async def story() -> None:
         async with upstream(answer) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
+            got = await leg.send(REQUEST, Cutoff())
             assert b"one" == await got.read()
             read.set()
             assert b"two" == await rest_of(got)
@@ -200,7 +202,7 @@ def test_redirects_are_not_followed() -> None:
 
     async def story() -> None:
         async with upstream(answer) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
+            got = await leg.send(REQUEST, Cutoff())
             assert 307 == got.status
             await got.close()
 
@@ -220,7 +222,7 @@ def failed(handler: Handler, expected: type[Exception], *, answer_timeout_s: flo
     async def story() -> None:
         async with upstream(counting) as url, leg_to(url, answer_timeout_s=answer_timeout_s) as leg:
             with pytest.raises(expected) as fault:
-                await leg.send(REQUEST)
+                await leg.send(REQUEST, Cutoff())
             assert expected is fault.type
 
     run(story())
@@ -274,7 +276,7 @@ def test_a_port_that_is_closed_was_sent_nothing() -> None:
     async def story() -> None:
         async with leg_to("http://127.0.0.1:1") as leg:
             with pytest.raises(NotSent) as fault:
-                await leg.send(REQUEST)
+                await leg.send(REQUEST, Cutoff())
             assert NotSent is fault.type
 
     run(story())
@@ -286,7 +288,7 @@ def test_a_name_that_does_not_resolve_was_sent_nothing() -> None:
     async def story() -> None:
         async with leg_to("http://upstream.invalid") as leg:
             with pytest.raises(NotSent):
-                await leg.send(REQUEST)
+                await leg.send(REQUEST, Cutoff())
 
     run(story())
 
@@ -302,7 +304,7 @@ def test_a_failed_handshake_was_sent_nothing() -> None:
     async def story() -> None:
         async with upstream(plain) as url, leg_to(url.replace("http://", "https://")) as leg:
             with pytest.raises(NotSent):
-                await leg.send(REQUEST)
+                await leg.send(REQUEST, Cutoff())
 
     run(story())
     assert not any(b"sk-made-up" in data for data in received)
@@ -318,11 +320,71 @@ def test_an_answer_that_stops_is_broken_off(rest: bytes) -> None:
 
     async def story() -> None:
         async with upstream(answer) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
+            got = await leg.send(REQUEST, Cutoff())
             assert (await got.read()).startswith(b"first")
             with pytest.raises(BrokenOff):
                 await rest_of(got)
             await got.close()
+
+    run(story())
+
+
+def test_a_call_that_is_cut_off_hears_how_far_it_came() -> None:
+    """Without an answer it may have been billed; within one it has what came; the next call is not concerned."""
+    asked = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        asked.set()
+        await reader.read()
+
+    async def begun(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(CHUNKED + b"5\r\nfirst\r\n")
+        await reader.read()
+
+    async def story() -> None:
+        async with upstream(answer) as url, leg_to(url) as leg:
+            cutoff = Cutoff()
+            waiting = asyncio.create_task(leg.send(REQUEST, cutoff))
+            await asked.wait()
+            cutoff.strike()
+            with pytest.raises(AnswerTimeout):
+                await waiting
+        async with upstream(begun) as url, leg_to(url) as leg:
+            cutoff = Cutoff()
+            got = await leg.send(REQUEST, cutoff)
+            assert b"first" == await got.read()
+            asyncio.get_running_loop().call_soon(cutoff.strike)
+            with pytest.raises(CutOff):
+                await got.read()
+            await got.close()
+
+    run(story())
+
+
+def test_a_cutoff_ends_nothing_but_its_own_call() -> None:
+    """Its connection serves another call by then."""
+    second = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await read_request(reader)
+        await second.wait()
+        writer.write(OK)
+
+    async def story() -> None:
+        async with upstream(answer) as url, leg_to(url, connections_max=1) as leg:
+            cutoff = Cutoff()
+            got = await leg.send(REQUEST, cutoff)
+            assert b"ok" == await rest_of(got)
+            await got.close()
+            waiting = asyncio.create_task(leg.send(REQUEST, Cutoff()))
+            await asyncio.sleep(0)
+            cutoff.strike()
+            second.set()
+            assert 200 == (await waiting).status
 
     run(story())
 
@@ -356,9 +418,9 @@ def test_a_full_pool_says_so_and_sends_nothing() -> None:
 
     async def story() -> None:
         async with upstream(answer) as url, leg_to(url, connections_max=1) as leg:
-            first = await leg.send(REQUEST)
+            first = await leg.send(REQUEST, Cutoff())
             with pytest.raises(PoolExhausted):
-                await leg.send(REQUEST)
+                await leg.send(REQUEST, Cutoff())
             await first.close()
             assert b"ok" == await body_of(leg)
 
@@ -456,11 +518,11 @@ def test_over_tls_too_no_call_is_sent_twice(
             port = server.sockets[0].getsockname()[1]
             async with leg_to(f"https://localhost:{port}") as leg:
                 for _ in range(answered_before):
-                    got = await leg.send(request)
+                    got = await leg.send(request, Cutoff())
                     assert b"ok" == await rest_of(got)
                     await got.close()
                 with pytest.raises(NoAnswer):
-                    await leg.send(request)
+                    await leg.send(request, Cutoff())
 
     run(story())
     assert answered_before + 1 == arrived
@@ -502,7 +564,7 @@ def test_an_upstream_that_closes_just_as_we_send_is_never_sent_a_call_twice() ->
         async with upstream(closes_on_the_second) as url, leg_to(url) as leg:
             assert b"ok" == await body_of(leg)
             with pytest.raises(NoAnswer):
-                await leg.send(REQUEST)
+                await leg.send(REQUEST, Cutoff())
 
     run(story())
     assert 2 == arrived
@@ -533,7 +595,7 @@ def test_an_answer_that_comes_before_the_whole_request_is_given() -> None:
 
     async def story() -> None:
         async with upstream(hasty) as url, leg_to(url) as leg:
-            got = await leg.send(large)
+            got = await leg.send(large, Cutoff())
             assert (413, b"big") == (got.status, await rest_of(got))
             await got.close()
 
@@ -564,7 +626,7 @@ def test_an_interim_answer_is_no_answer() -> None:
 
     async def story() -> None:
         async with upstream(hints) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
+            got = await leg.send(REQUEST, Cutoff())
             assert (201, [b"x-b"]) == (got.status, [name for name, _ in got.headers if name.startswith((b"x", b"l"))])
             assert b"ok" == await rest_of(got)
             await got.close()
@@ -588,7 +650,7 @@ def test_a_slow_reader_stops_the_upstream() -> None:
 
     async def story() -> None:
         async with upstream(pours) as url, leg_to(url) as leg:
-            got = await leg.send(REQUEST)
+            got = await leg.send(REQUEST, Cutoff())
             before = -1
             while before != taken:
                 before = taken
@@ -614,7 +676,7 @@ def test_a_stream_left_in_the_middle_takes_no_connection_with_it() -> None:
     async def story() -> None:
         async with upstream(endless) as url, leg_to(url, connections_max=1) as leg:
             for _ in range(5):
-                got = await leg.send(REQUEST)
+                got = await leg.send(REQUEST, Cutoff())
                 assert await got.read()
                 await got.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.upstream.direct_leg import DirectLeg
 from gateway.upstream.httpx_leg import HttpxLeg
-from gateway.upstream.leg import NoAnswer, NotSent, UpstreamLeg, UpstreamRequest
+from gateway.upstream.leg import Cutoff, NoAnswer, NotSent, UpstreamLeg, UpstreamRequest
 
 both = pytest.mark.parametrize("leg_kind", [DirectLeg, HttpxLeg])
 
@@ -16,7 +16,7 @@ REQUEST = UpstreamRequest("/", ((b"content-type", b"application/json"),), b"req-
 
 
 @both
-def test_a_deadline_that_strikes_while_waiting_for_a_connection_sent_nothing(
+def test_a_cutoff_that_strikes_while_waiting_for_a_connection_sent_nothing(
     leg_kind: Callable[..., UpstreamLeg],
 ) -> None:
     """At the end of the grace time a queued call must be released, not booked: the pool's only connection is busy."""
@@ -36,11 +36,14 @@ def test_a_deadline_that_strikes_while_waiting_for_a_connection_sent_nothing(
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         leg = leg_kind(f"http://{host}:{port}", connect_timeout_s=30, answer_timeout_s=30, connections_max=1)
-        busy = asyncio.create_task(leg.send(REQUEST))
+        busy = asyncio.create_task(leg.send(REQUEST, Cutoff()))
         await held.wait()
+        cutoff = Cutoff()
+        asyncio.get_running_loop().call_later(0.05, cutoff.strike)
         with pytest.raises(NotSent):
-            async with asyncio.timeout(0.05):
-                await leg.send(REQUEST)
+            await leg.send(REQUEST, cutoff)
+        with pytest.raises(NotSent):
+            await leg.send(REQUEST, cutoff)  # also who comes after it was struck
         busy.cancel()
         await asyncio.gather(busy, return_exceptions=True)
         await leg.close()
@@ -62,9 +65,9 @@ def test_a_header_that_cannot_be_written_sent_nothing(leg_kind: Callable[..., Up
         broken = UpstreamRequest("/", ((b"authorization", b"Bearer a\r\nb"),), b"req-1", b"{}")
         try:
             with pytest.raises(NotSent):
-                await leg.send(broken)
+                await leg.send(broken, Cutoff())
             with pytest.raises(NoAnswer):
-                await leg.send(REQUEST)
+                await leg.send(REQUEST, Cutoff())
         finally:
             await leg.close()
             server.close()

@@ -283,8 +283,29 @@ def test_a_header_cannot_end_the_head(value: bytes) -> None:
 
 def test_an_answer_that_was_not_finished_ends_the_connection() -> None:
     """A fault of ours in the middle of a stream must not look like its end."""
-    wire = Wire()
-    exchange = wire.exchange()
-    exchange.start(200, [])
-    exchange.close()
-    assert wire.aborted
+
+    async def scenario() -> Wire:
+        wire = Wire()
+        exchange = wire.exchange()
+        exchange.start(200, [])
+        exchange.close()
+        await asyncio.sleep(0)
+        return wire
+
+    wire = asyncio.run(scenario())
+    assert (b"", True) == (wire.written, wire.aborted)
+
+
+def test_the_head_leaves_with_the_first_bytes_or_without_them() -> None:
+    """One packet where the body is there; a client whose answer takes its time sees that it has begun."""
+
+    async def scenario() -> tuple[int, bytes]:
+        wire = Wire()
+        exchange = wire.exchange()
+        exchange.start(200, [])
+        before = len(wire.written)
+        await asyncio.sleep(0)
+        return before, wire.written
+
+    before, head = asyncio.run(scenario())
+    assert (0, True) == (before, head.endswith(b"\r\n\r\n"))

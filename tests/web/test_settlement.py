@@ -80,24 +80,25 @@ def test_waiting_for_tasks_ends_with_its_time() -> None:
     assert 1 == asyncio.run(scenario())
 
 
-def test_a_deadline_is_only_ever_brought_forward() -> None:
-    """A client that leaves while the gateway shuts down must not win its stream another minute."""
+def test_who_comes_when_the_grace_time_is_over_is_hurried_at_once() -> None:
+    """A call that is admitted in the last moment must not keep the process."""
+    tasks, told = Tasks(), list[str]()
 
-    async def scenario() -> None:
-        tasks, deadlines = Tasks(), []
+    def running() -> None:
+        told.append("running")
 
-        async def stream() -> None:
-            async with tasks.unless_hurried() as deadline:
-                deadlines.append(deadline)
-                tasks.hurry()
-                deadline.at_most(60)
-                await asyncio.Event().wait()
+    def over() -> None:
+        told.append("over")
 
-        with pytest.raises(TimeoutError):
-            await stream()
-        deadlines[0].at_most(60)  # after its end it does nothing
+    def late() -> None:
+        told.append("late")
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    tasks.on_hurry(running)
+    tasks.on_hurry(over)
+    tasks.forget(over)
+    tasks.hurry()
+    tasks.on_hurry(late)
+    assert ["running", "late"] == told
 
 
 @pytest.mark.parametrize("fault", [LedgerUnavailable("away"), RuntimeError("a fault of ours")])
