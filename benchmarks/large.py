@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.beside import SMALL
 from benchmarks.calls import body_of, request_of
 from benchmarks.compare import Effort
-from benchmarks.load import Exchange, clock_s, percentile
+from benchmarks.load import Exchange, clock_s, connect, percentile
 from benchmarks.report import Figure, Outcome, Row
 from benchmarks.stack import Side, Stack
 from benchmarks.upstream import Shape
@@ -89,10 +89,10 @@ def _row(side: Side, kind: _Kind, turns: Sequence[_Turn]) -> Row:
 async def _turn(side: Side, kind: _Kind, seconds: float) -> _Turn:
     """Streams begin; once all have, the large calls go out while they run."""
     shape = Shape(events=round(2 * seconds * 1000 / _GAP_MS), gap_ms=_GAP_MS)
-    streams = [Watched() for _ in range(_STREAMS)]
+    streams = [_Watched() for _ in range(_STREAMS)]
     request = request_of(side.port, side.keys[0], body_of(shape))
     for number, stream in enumerate(streams):
-        await _connect(stream, side.port)
+        await connect(stream, side.port)
         asyncio.get_running_loop().call_later(number * _GAP_MS / 1000 / _STREAMS, stream.send, request)
     await asyncio.gather(*(stream.running for stream in streams))
     began_s = clock_s()
@@ -113,15 +113,11 @@ async def _send(side: Side, kind: _Kind, seconds: float) -> list[float]:
     until_s = clock_s() + seconds
     while clock_s() < until_s and not (kind.once and took_ms):
         one = Exchange()
-        await _connect(one, side.port)
+        await connect(one, side.port)
         one.send(request)
         await one.ended
         took_ms.append(1e3 * (clock_s() - one.sent_s))
     return took_ms
-
-
-async def _connect(exchange: Exchange, port: int) -> None:
-    await asyncio.get_running_loop().create_connection(lambda: exchange, "127.0.0.1", port)
 
 
 def _images(count: int, data_bytes: int) -> Sequence[object]:
@@ -130,7 +126,7 @@ def _images(count: int, data_bytes: int) -> Sequence[object]:
     return [{"type": "text", "text": "What do these show?"}, *[part] * count]
 
 
-class Watched(Exchange):
+class _Watched(Exchange):
     """A paced stream that notes when each piece arrived. `running` is done once the first has."""
 
     def __init__(self) -> None:

@@ -57,14 +57,13 @@ async def run_load(
     `spread_s`: connections begin one after the other over that time, for paced streams are not in step in real life.
     Raises WrongAnswer.
     """
-    loop = asyncio.get_running_loop()
     load = Load(began_s=clock_s())
     callers = [
         Caller(requests, load, load.began_s + seconds, delay_s=number * spread_s / connections)
         for number in range(connections)
     ]
     for caller in callers:
-        await loop.create_connection(lambda one=caller: one, "127.0.0.1", port)  # type: ignore[misc]
+        await connect(caller, port)
     try:
         async with asyncio.timeout(seconds + _HARD_STOP_S):
             await asyncio.gather(*(caller.ended for caller in callers))
@@ -73,6 +72,11 @@ async def run_load(
             caller.close()
     load.ended_s = clock_s()
     return load
+
+
+async def connect(exchange: "Exchange", port: int) -> None:
+    """Connect it; what it sends is its own affair."""
+    await asyncio.get_running_loop().create_connection(lambda: exchange, "127.0.0.1", port)
 
 
 class Exchange(asyncio.Protocol):
@@ -85,7 +89,6 @@ class Exchange(asyncio.Protocol):
         self._on_piece = on_piece
         self._parser = httptools.HttpResponseParser(self)
         self._tail = b""
-        self.status = 0
         self.sent_s = 0.0
         self.first_byte_s = 0.0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -132,11 +135,11 @@ class Exchange(asyncio.Protocol):
             self._on_piece(body)
 
     def on_message_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if self.status == 200 and self._tail.endswith(END):
+        status = self._parser.get_status_code()
+        if status == 200 and self._tail.endswith(END):
             self.answered()
         else:
-            self.end(WrongAnswer(f"{self.status} … {self._tail[-500:].decode(errors='replace')}"))
+            self.end(WrongAnswer(f"{status} … {self._tail[-500:].decode(errors='replace')}"))
 
 
 class Caller(Exchange):
