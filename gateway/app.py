@@ -34,6 +34,7 @@ from gateway.store.answers import Answers
 from gateway.store.connection import check_fit, memory_use, open_redis
 from gateway.store.credits import Credits
 from gateway.store.jobs import Jobs
+from gateway.store.keys import DEFAULT_ORG
 from gateway.store.leases import Leases
 from gateway.store.ledger import Ledger
 from gateway.store.multiplex import MultiplexedScripts
@@ -77,7 +78,6 @@ from gateway.wire.images import ImageRules
 
 log = logging.getLogger("gateway.app")
 
-DEFAULT_ORG = "default"
 _LAST_SETTLEMENTS_S = 30.0
 
 

@@ -51,7 +51,7 @@ class Settings:
     """The upstream's path for image jobs."""
 
     redis_url: str = ""
-    """redis://, rediss:// or unix://; empty runs an embedded Valkey in the data directory."""
+    """One server, Sentinel or a cluster; empty runs an embedded Valkey in the data directory."""
     redis_password: str = ""
     """The password of the server in redis_url, where that has none."""
     data_dir: str = ".gateway"

@@ -27,6 +27,7 @@ from gateway.store.audit import Audit, Findings
 from gateway.store.bookkeeping import Bookkeeping, NotRepaired, NotTrimmed
 from gateway.store.connection import UnfitRedis, check_fit, open_redis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError
+from gateway.store.keys import DEFAULT_ORG
 from gateway.store.ledger import Ledger
 from gateway.store.prices import PriceBooks
 from gateway.store.records import UnreadableEntry
@@ -37,7 +38,6 @@ from gateway.web.books import entry_json
 
 T = TypeVar("T")
 
-DEFAULT_ORG = "default"
 _TIMEOUT_S = 60.0
 
 

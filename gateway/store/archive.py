@@ -20,6 +20,7 @@ from gateway.billing.scope import ScopeSettings
 from gateway.store.keys import SCHEMA_VERSION, Keys
 from gateway.store.records import Fields, entry_of
 from gateway.store.scripts import TranslatedFaults
+from gateway.store.topology import one_master
 from gateway.wire.scopes import stored_settings
 
 _KINDS: tuple[ScopeKind, ...] = ("organisation", "team", "user", "key")
@@ -169,7 +170,8 @@ class Archiver:
     async def _strings(self, prefix: str) -> AsyncIterator[tuple[str, str]]:
         """Every key that begins so, and its value."""
         with TranslatedFaults():
-            names = {name.decode() async for name in self._redis.scan_iter(match=f"{prefix}*", count=_PAGE)}
+            async with one_master(self._redis, self._keys.nothing):
+                names = {name.decode() async for name in self._redis.scan_iter(match=f"{prefix}*", count=_PAGE)}
         for name in sorted(names):
             with TranslatedFaults():
                 value = cast(bytes | None, await self._redis.get(name))

@@ -16,6 +16,7 @@ from gateway.store.ledger import Ledger
 from gateway.store.periods import period_of
 from gateway.store.reports import HOURS_REPORTED_MS, Reports
 from gateway.store.scripts import TranslatedFaults
+from gateway.store.topology import one_master
 
 _PAGE = 1000
 
@@ -65,8 +66,9 @@ class CellAudit:
 
     async def _stored_sheets(self) -> AsyncIterator[str]:
         with TranslatedFaults():
-            async for name in self._redis.scan_iter(match=f"{self._keys.sheets}*", count=_PAGE):
-                yield name.decode()
+            async with one_master(self._redis, self._keys.nothing):
+                async for name in self._redis.scan_iter(match=f"{self._keys.sheets}*", count=_PAGE):
+                    yield name.decode()
 
     async def _sheet(self, name: str) -> tuple[str, dict[str, int]]:
         """A sheet, and the entry up to which it has been written, as of one instant."""

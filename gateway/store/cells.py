@@ -20,6 +20,7 @@ from gateway.billing.usage import Usage
 from gateway.store.keys import Keys
 from gateway.store.periods import Grain, counts_at_ms, period_of
 from gateway.store.scripts import TranslatedFaults
+from gateway.store.topology import one_master
 
 AXES = ("org", "team", "user", "key")
 AXES_OF: Mapping[Grain, tuple[str, ...]] = {"month": AXES, "day": AXES, "hour": ("org", "team")}
@@ -99,7 +100,7 @@ async def read_cells(
     """The cells of some periods, of the owners named or (None) of all there are, sheet by sheet."""
     wanted = frozenset(periods)
     for sheet in dict.fromkeys(period[: SHEET_CHARS[grain]] for period in periods):
-        owners = sorted(await _owners(redis, keys.owners(grain, sheet, axis)) if ids is None else ids)
+        owners = sorted(await _owners(redis, keys, keys.owners(grain, sheet, axis)) if ids is None else ids)
         for begin in range(0, len(owners), _SHEETS_AT_ONCE):
             piece = owners[begin : begin + _SHEETS_AT_ONCE]
             with TranslatedFaults():
@@ -113,9 +114,10 @@ async def read_cells(
                 await asyncio.sleep(0)
 
 
-async def _owners(redis: Redis, name: str) -> set[str]:
+async def _owners(redis: Redis, keys: Keys, name: str) -> set[str]:
     with TranslatedFaults():
-        return {member.decode() async for member in redis.sscan_iter(name, count=1000)}
+        async with one_master(redis, keys.nothing):
+            return {member.decode() async for member in redis.sscan_iter(name, count=1000)}
 
 
 def _cells(owner: str, values: Mapping[bytes, bytes], periods: Collection[str]) -> Iterator[Cell]:

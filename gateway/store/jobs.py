@@ -17,6 +17,7 @@ from gateway.store.admission import HoldRequest
 from gateway.store.keys import Keys, job_digest, job_pointer
 from gateway.store.records import hold_facts, hold_of
 from gateway.store.scripts import ScriptRunner, TranslatedFaults, load
+from gateway.store.topology import untagged
 
 KEEP_MS = 7 * 24 * 3600 * 1000
 """How long a job can be polled through the gateway."""
@@ -56,7 +57,7 @@ class Jobs:
         keys, digest, about = Keys(job.hold.principal.org), job.digest, _stored(job)
         self._unstored[digest] = job
         with TranslatedFaults():
-            await self._redis.set(job_pointer(digest), keys.org, px=KEEP_MS, nx=True)
+            await untagged(self._redis).set(job_pointer(digest), keys.org, px=KEEP_MS, nx=True)
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hsetnx(keys.job(digest), "about", about)
             pipeline.hsetnx(keys.job(digest), "state", "pending")
@@ -74,7 +75,7 @@ class Jobs:
 
     async def _find(self, digest: str) -> Job | None:
         with TranslatedFaults():
-            org = cast(bytes | None, await self._redis.get(job_pointer(digest)))
+            org = cast(bytes | None, await untagged(self._redis).get(job_pointer(digest)))
             if org is None:
                 return None
             stored, state = await self._redis.hmget(Keys(org.decode()).job(digest), ["about", "state"])

@@ -1,14 +1,15 @@
 """The only place that spells Redis keys.
 
 Every key of an organisation carries its name as the hash tag, so that each script stays within one Redis Cluster
-slot and organisations spread over shards. Two keys stand outside: the schema version, and the pointer from
-an image job to its organisation, since a poll may come without a sub-key.
+slot and organisations spread over shards. Two keys stand outside, for single commands (`topology.untagged`): the
+schema version, and the pointer from an image job to its organisation, since a poll may come without a sub-key.
 """
 
 import hashlib
 
 from gateway.billing.principal import Scope
 
+DEFAULT_ORG = "default"
 SCHEMA = "gw:schema"
 SCHEMA_VERSION = "5"
 
@@ -29,6 +30,8 @@ class Keys:
     def __init__(self, org: str) -> None:
         self.org = org
         self._prefix = f"gw:{{{org}}}:"
+        self.nothing = self._prefix + "nothing"
+        """Never written."""
         self.leases = self._prefix + "leases"
         self.ledger = self._prefix + "ledger"
         self.credits = self._prefix + "credits"

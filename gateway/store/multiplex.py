@@ -1,23 +1,25 @@
 """`ScriptRunner` on one connection that all calls share: what two scripts a call cost is what they cost (ADR 0024).
 
-redis-py opens the connection (address, TLS, AUTH, HELLO) and would then spend more on each command than the call
-itself. From there on it is ours: commands of one turn of the loop leave in one write, replies are parsed by hiredis and
-belong, in their order, to the commands. A caller that stops waiting leaves its place in that order: its reply is
-dropped when it comes, and poisons nobody's.
+redis-py opens the connection (address, TLS, AUTH, HELLO; behind Sentinel or in a cluster to whoever is the master) and
+would then spend more on each command than the call itself. From there on it is ours: commands of one turn of the loop
+leave in one write, replies are parsed by hiredis and belong, in their order, to the commands. A caller that stops
+waiting leaves its place in that order: its reply is dropped when it comes, and poisons nobody's.
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import MovedError, RedisError, ResponseError
 
 from gateway.store.scripts import Argument, Reply, Script, unavailable
+from gateway.store.topology import FollowingPool
 
 _DEAD_AFTER = 3
 """So many timeouts without any reply, and the connection is given up."""
@@ -25,7 +27,10 @@ _NOT_YET: Any = object()
 
 
 class MultiplexedScripts:
-    """Runs scripts on one connection, made anew when it is lost. Nothing is ever sent twice by itself."""
+    """Runs scripts on one connection, made anew when it is lost.
+
+    Nothing is sent twice by itself but what Redis has refused for not knowing the script, or for not being the master.
+    """
 
     def __init__(
         self, redis: Redis, timeout_s: float, observe: Callable[[str, float], None] = lambda _name, _seconds: None
@@ -39,25 +44,18 @@ class MultiplexedScripts:
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
         """See `ScriptRunner.run`."""
-        began = time.perf_counter()
+        began_s = time.perf_counter()
         try:
-            return await self._run(script, keys, args)
+            link = self._link
+            if link is None or not link.is_open:
+                link = await self._connected()
+            reply = await link.send(_packed("EVALSHA", script.digest, len(keys), *keys, *args))
+            if isinstance(reply, hiredis.ReplyError):
+                reply = await self._sent_again(link, str(reply), script, keys, args)
+        except LinkLost as error:
+            raise unavailable(error, maybe_applied=error.maybe_applied) from error
         finally:
-            self._observe(script.name, time.perf_counter() - began)
-
-    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
-        link = self._link
-        if link is None or link.lost:
-            link = await self._connected()
-        reply = await self._answer(link, ("EVALSHA", script.digest, len(keys), *keys, *args))
-        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-            # Restarted, flushed, or another server: it is told the source once.
-            reply = await self._answer(link, ("EVAL", script.source, len(keys), *keys, *args))
-        if isinstance(reply, hiredis.ReplyError):
-            if str(reply).startswith("READONLY"):
-                link.abort()  # a replica by now: whoever connects next is told the new master
-            # Redis read the command and said no: it is loading, full, read-only, or the script itself refused.
-            raise unavailable(ResponseError(str(reply)), maybe_applied=False)
+            self._observe(script.name, time.perf_counter() - began_s)
         return cast(Reply, reply) if isinstance(reply, list) else [reply]
 
     async def close(self) -> None:
@@ -67,14 +65,39 @@ class MultiplexedScripts:
         if self._link is not None:
             self._link.abort()
 
-    async def _answer(self, link: "Link", command: tuple[Argument, ...]) -> object:
-        try:
-            return await link.send(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stubs mean a tuple of one
-        except LinkLost as error:
-            raise unavailable(error, maybe_applied=error.maybe_applied) from error
+    async def _sent_again(
+        self, link: "Link", refusal: str, script: Script, keys: Sequence[str], args: Sequence[Argument]
+    ) -> object:
+        """The reply to a script that was refused, once the reason is gone. Raises LedgerUnavailable: it stays."""
+        told_source = redirected = False
+        while True:
+            if refusal.startswith("NOSCRIPT") and not told_source:
+                told_source = True  # restarted, flushed, or another server: it is told the source once
+            elif refusal.startswith(("MOVED", "READONLY")) and not redirected:
+                redirected = True
+                link = await self._redirected(link, refusal)
+            else:
+                # Redis read the command and said no: it is loading, full, half moved, or the script itself refused.
+                raise unavailable(ResponseError(refusal), maybe_applied=False)
+            start = ("EVAL", script.source) if told_source else ("EVALSHA", script.digest)
+            reply = await link.send(_packed(*start, len(keys), *keys, *args))
+            if not isinstance(reply, hiredis.ReplyError):
+                return reply
+            refusal = str(reply)
+
+    async def _redirected(self, link: "Link", refusal: str) -> "Link":
+        """The link to whoever is the master now; those who wait on the old one are still told what came of theirs."""
+        if link.is_open:
+            link.retire()
+            pool = self._redis.connection_pool
+            if isinstance(pool, FollowingPool):
+                moved = refusal.startswith("MOVED ")
+                pool.topology.doubt(MovedError(refusal.removeprefix("MOVED ")) if moved else None)
+        current = self._link
+        return current if current is not None and current.is_open else await self._connected()
 
     async def _connected(self) -> "Link":
-        """The link, made by whoever comes first; the others wait for the same."""
+        """The link, made by whoever comes first; the others wait for the same. Raises LedgerUnavailable."""
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
             self._connecting.add_done_callback(self._connect_ended)
@@ -96,6 +119,10 @@ class MultiplexedScripts:
             task.exception()  # whoever waited was told
 
 
+def _packed(*command: Argument) -> bytes:
+    return cast(bytes, hiredis.pack_command(command))  # type: ignore[arg-type]  # its stubs mean a tuple of one
+
+
 class LinkLost(ConnectionError):
     """The connection ended, or gave no reply in time. `maybe_applied`: the command may have been carried out."""
 
@@ -105,37 +132,48 @@ class LinkLost(ConnectionError):
 
 
 class Link(asyncio.Protocol):
-    """One open connection, taken over from redis-py: commands in, replies out, in order."""
+    """One open connection, taken over from redis-py: commands in, replies out, in order.
+
+    What a command costs here is its future. Time is kept by write: all that left together are late together.
+    """
 
     def __init__(self, connection: AbstractConnection, timeout_s: float) -> None:
+        self.is_open = True
+        """False: nothing more is sent here."""
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         self._owed: deque[asyncio.Future[object]] = deque()
-        self._waiting: deque[tuple[float, asyncio.Future[object]]] = deque()
         self._outgoing: list[bytes] = []
+        self._sent = self._answered = 0
+        """Commands, since the connection was made."""
+        self._writes: deque[tuple[float, int]] = deque()
+        """For each write not answered whole: when its replies are late, and how many commands had left by it."""
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at_s = self._loop.time()
-        self.lost = False
+        self._lost = False
         transport = cast(Any, connection)._writer.transport  # redis-py offers no other way to its transport
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_protocol(self)
 
     def send(self, command: bytes) -> "asyncio.Future[object]":
         """The reply of a packed command; an error reply is a value. Raises LinkLost, by the future."""
-        reply = self._loop.create_future()
-        if self.lost or self._transport.is_closing():
+        reply: asyncio.Future[object] = self._loop.create_future()
+        if self._lost or self._transport.is_closing():
             reply.set_exception(LinkLost("the connection was closed", maybe_applied=False))
             return reply
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(command)
         self._owed.append(reply)
-        self._waiting.append((self._loop.time() + self._timeout_s, reply))
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._timeout_s, self._expire)
         return reply
+
+    def retire(self) -> None:
+        """Take nothing new, and close once every reply that is owed has come."""
+        self.is_open = False
+        if not self._owed:
+            self.abort()
 
     def abort(self) -> None:
         """Close at once; all that wait hear LinkLost."""
@@ -150,6 +188,10 @@ class Link(asyncio.Protocol):
                 self._take(reply)
         except (hiredis.ProtocolError, IndexError):
             self.abort()
+        while self._writes and self._writes[0][1] <= self._answered:
+            self._writes.popleft()
+        if not self.is_open and not self._owed:
+            self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lose(type(error).__name__ if error else "the connection was closed")
@@ -161,46 +203,55 @@ class Link(asyncio.Protocol):
         """See `pause_writing`."""
 
     def _flush(self) -> None:
-        if self._outgoing:
-            data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
-            self._outgoing.clear()
-            if not self.lost:
-                self._transport.write(data)
+        if self._lost:
+            return
+        now_s = self._loop.time()
+        late_at_s = now_s + self._timeout_s
+        if len(self._owed) == len(self._outgoing):
+            self._heard_at_s = now_s  # there was nothing to be heard of until now
+        self._sent += len(self._outgoing)
+        self._writes.append((late_at_s, self._sent))
+        if self._timer is None:
+            self._timer = self._loop.call_at(late_at_s, self._expire)
+        data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
+        self._outgoing.clear()
+        self._transport.write(data)
 
     def _take(self, reply: object) -> None:
         if isinstance(reply, hiredis.PushNotification):
             return  # no answer to anything
         future = self._owed.popleft()
+        self._answered += 1
         if not future.done():
             future.set_result(reply)
 
     def _expire(self) -> None:
         """One timer for all: those whose time is over are told, and keep their place among the replies."""
-        now_s = self._loop.time()
-        self._timer = None
-        while self._waiting and (self._waiting[0][0] <= now_s or self._waiting[0][1].done()):
-            _, reply = self._waiting.popleft()
+        now_s, late = self._loop.time(), 0
+        while self._writes and self._writes[0][0] <= now_s:
+            late = self._writes.popleft()[1] - self._answered
+        for reply in islice(self._owed, late):
             if not reply.done():
                 reply.set_exception(LinkLost("no reply in time", maybe_applied=True))
+        self._timer = None
         if self._owed and now_s - self._heard_at_s > _DEAD_AFTER * self._timeout_s:
             self.abort()
-        elif self._waiting:
-            self._timer = self._loop.call_later(max(0.0, self._waiting[0][0] - now_s), self._expire)
         elif self._owed:
-            self._timer = self._loop.call_later(self._timeout_s, self._expire)
+            next_s = self._writes[0][0] if self._writes else now_s + self._timeout_s
+            self._timer = self._loop.call_at(next_s, self._expire)
 
     def _lose(self, reason: str) -> None:
-        if not self.lost:
-            self.lost = True
+        self.is_open = False
+        if not self._lost:
+            self._lost = True
             cast(Any, self._connection)._close()  # at once, without waiting for a stream that is not read any more
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        unsent = len(self._outgoing)
-        sent = len(self._owed) - unsent
-        self._outgoing.clear()
+        sent = len(self._owed) - len(self._outgoing)
         for number, reply in enumerate(self._owed):
             if not reply.done():
                 reply.set_exception(LinkLost(reason, maybe_applied=number < sent))
+        self._outgoing.clear()
         self._owed.clear()
-        self._waiting.clear()
+        self._writes.clear()

@@ -7,6 +7,7 @@ front of it. Scripts are sent by digest; a Redis that does not know one (restart
 """
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import logging
@@ -19,9 +20,10 @@ from typing import Protocol, cast
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from gateway.billing.errors import LedgerUnavailable
+from gateway.store.topology import Misdirected
 
 log = logging.getLogger("gateway.store")
 _logged_at_s = 0.0
@@ -100,6 +102,15 @@ class RedisScripts:
             self._observe(script.name, time.perf_counter() - began)
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        with contextlib.suppress(Misdirected):
+            return await self._run_once(script, keys, args)
+        try:
+            return await self._run_once(script, keys, args)  # on a connection to whoever is the master now
+        except Misdirected as error:
+            raise unavailable(error, maybe_applied=False) from error
+
+    async def _run_once(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        """Raises Misdirected beside LedgerUnavailable."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
@@ -118,6 +129,8 @@ class RedisScripts:
         try:
             async with asyncio.timeout(self._timeout_s):
                 reply = await _evaluate(connection, script, keys, args)
+        except Misdirected:
+            raise
         except ResponseError as error:
             # Redis read the command and said no: it is loading, full, read-only, or the script itself refused.
             raise unavailable(error, maybe_applied=False) from error
@@ -181,7 +194,7 @@ def is_outage(error: BaseException) -> bool:
     """
     if isinstance(error, RuntimeError):
         return "handler is closed" in str(error)
-    return isinstance(error, RedisError | OSError | TimeoutError)
+    return isinstance(error, RedisError | RedisClusterException | OSError | TimeoutError)
 
 
 def unavailable(error: BaseException, *, maybe_applied: bool = True) -> LedgerUnavailable:

@@ -96,7 +96,7 @@ class Bench:
         self.runner = runner
         self.org = org
         self.keys = Keys(org)
-        self.redis: Redis = open_redis(url, 5)
+        self.redis: Redis = open_redis(url, 5, org=org)
         self.scripts = scripts_on(self.redis)
         self.calendar = calendar
         self.scopes = Scopes(self.redis, self.scripts)

@@ -121,7 +121,7 @@ def test_a_redis_that_stands_still_for_long_is_connected_to_anew(redis_url: str,
         first = scripts._link
         os.kill(pid, signal.SIGSTOP)
         try:
-            while first is not None and not first.lost:
+            while first is not None and first.is_open:
                 with pytest.raises(LedgerUnavailable):
                     await scripts.run(ECHO, [], ["y"])
         finally:
