@@ -1,11 +1,15 @@
-"""A fault that strikes each of several calls at one step, all that comes before the step having been done."""
+"""Calls to strike: several at once, each at the same step, or callers that never pause."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from tests.e2e.client import Answer
+from tests.e2e.client import CHAT, IMAGES, Answer, send
 from tests.faults.proxy import Fault, RedisProxy
-from tests.stack import Stack
+from tests.stack import Process, Stack, chat
+
+CALLERS = 6
 
 
 def struck_together(
@@ -28,3 +32,25 @@ def struck_together(
         stack.emulator.post("/__release")
     fault.wait_until_struck(len(calls))
     return sent
+
+
+@contextlib.contextmanager
+def calling(gateway: Process, key: str) -> Iterator[list[int]]:
+    """Callers that send one call after the other until the block ends; the statuses they got, as they come."""
+    statuses: list[int] = []
+    over = threading.Event()
+
+    def call(number: int) -> None:
+        while not over.is_set():
+            if number % 3:
+                statuses.append(send(gateway.url, CHAT, chat(f"Caller {number}"), key).status)
+            else:
+                statuses.append(send(gateway.url, IMAGES, {"model": "amigo", "prompt": "A tree"}, key).status)
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        callers = [pool.submit(call, number) for number in range(CALLERS)]
+        try:
+            yield statuses
+        finally:
+            over.set()
+    assert [None] * CALLERS == [caller.result() for caller in callers]

@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,19 +12,18 @@ import pytest
 import redis
 
 from gateway.store.embedded import EmbeddedRedis
-from tests.e2e.client import CHAT, IMAGES, send, stream
+from tests.e2e.client import CHAT, send, stream
 from tests.e2e.waiting import until
 from tests.faults.effort import REPEATS
 from tests.faults.proxy import Does, Fault, RedisProxy
 from tests.faults.reckoning import Figures, reckon, wait_until_nothing_is_held, wait_until_nothing_is_owed
-from tests.faults.steps import struck_together
-from tests.stack import Admin, Process, Stack, chat
+from tests.faults.steps import CALLERS, calling, struck_together
+from tests.stack import Admin, Stack, chat
 
 pytestmark = pytest.mark.slow
 
 LEASE_S = 1.0
 CALLS = 4
-CALLERS = 6
 
 
 @pytest.mark.parametrize("does", ["hold_command", "hold_reply"])
@@ -123,28 +121,6 @@ def embedded_stack(emulator_url: str) -> Iterator[Stack]:
         stack.redis_url = f"unix://{stack.data_dir / 'redis' / 'redis.sock'}"
         stack.emulator.post("/__reset")
         yield stack
-
-
-@contextlib.contextmanager
-def calling(gateway: Process, key: str) -> Iterator[list[int]]:
-    """Callers that send one call after the other until the block ends; the statuses they got, as they come."""
-    statuses: list[int] = []
-    over = threading.Event()
-
-    def call(number: int) -> None:
-        while not over.is_set():
-            if number % 3:
-                statuses.append(send(gateway.url, CHAT, chat(f"Caller {number}"), key).status)
-            else:
-                statuses.append(send(gateway.url, IMAGES, {"model": "amigo", "prompt": "A tree"}, key).status)
-
-    with ThreadPoolExecutor(CALLERS) as pool:
-        callers = [pool.submit(call, number) for number in range(CALLERS)]
-        try:
-            yield statuses
-        finally:
-            over.set()
-    assert [None] * CALLERS == [caller.result() for caller in callers]
 
 
 def kill(server: EmbeddedRedis) -> None:
