@@ -18,7 +18,7 @@ from gateway.store.records import Fields, entry_of, facts_of
 from gateway.store.scripts import Argument
 
 HOURS_KEPT_MS = 36 * 24 * 3600 * 1000
-_SUMS_MAX = 300
+_SUMS_MAX = 200
 """One adds 8 to 30 amounts, each a microsecond of Redis, and all who call it wait until the last is added."""
 
 _Amounts = list[int]

@@ -80,7 +80,7 @@ def write(bench: Bench, entries: list[Fields]) -> None:
     bench.run(written())
 
 
-@pytest.mark.parametrize("sums_max", [1, 3, 300])
+@pytest.mark.parametrize("sums_max", [1, 3, 200])
 def test_cells_are_the_plain_sum_of_whatever_entries(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, sums_max: int
 ) -> None:
@@ -237,8 +237,8 @@ def test_entries_alike_are_one_sum() -> None:
 def test_a_batch_is_full_by_its_sums() -> None:
     """Each adds to Redis's work; a hundred thousand entries of one key do not."""
     assert not batch_of([fields_of()] * 1000).is_full
-    assert not batch_of([fields_of(key=f"k{number}") for number in range(299)]).is_full
-    assert batch_of([fields_of(key=f"k{number}") for number in range(300)]).is_full
+    assert not batch_of([fields_of(key=f"k{number}") for number in range(199)]).is_full
+    assert batch_of([fields_of(key=f"k{number}") for number in range(200)]).is_full
 
 
 def test_a_projector_leaves_the_ledger_to_another_that_is_at_it() -> None:
