@@ -19,7 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import MovedError, RedisError, ResponseError
 
 from gateway.store.scripts import Argument, Reply, Script, unavailable
-from gateway.store.topology import FollowingPool
+from gateway.store.topology import MISDIRECTED, FollowingPool
 
 _DEAD_AFTER = 3
 """So many timeouts without any reply, and the connection is given up."""
@@ -73,7 +73,7 @@ class MultiplexedScripts:
         while True:
             if refusal.startswith("NOSCRIPT") and not told_source:
                 told_source = True  # restarted, flushed, or another server: it is told the source once
-            elif refusal.startswith(("MOVED", "READONLY")) and not redirected:
+            elif refusal.startswith(MISDIRECTED) and not redirected:
                 redirected = True
                 link = await self._redirected(link, refusal)
             else:

@@ -13,8 +13,8 @@ from typing import Any, Protocol, cast
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, ReadOnlyError
 
 Address = tuple[str, int]
 
@@ -32,6 +32,10 @@ class Topology(Protocol):
         """What was located does not answer, or says that the books are elsewhere: `moved`, where it says so itself."""
 
     async def aclose(self) -> None: ...
+
+
+MISDIRECTED = ("MOVED", "READONLY", "CLUSTERDOWN", "MASTERDOWN")
+"""How a server's refusal begins that is not the master here: another is, it was once, or it has left the cluster."""
 
 
 class Misdirected(RedisConnectionError):
@@ -79,7 +83,7 @@ class FollowingConnection(Connection):
         """See redis-py. Raises Misdirected: nothing was done."""
         try:
             return await super().read_response(*args, **options)
-        except (MovedError, ReadOnlyError) as error:
+        except (MovedError, ReadOnlyError, ClusterDownError) as error:
             self._topology.doubt(error if isinstance(error, MovedError) else None)
             await self.disconnect(nowait=True)
             raise Misdirected(str(error)) from error

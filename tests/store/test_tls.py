@@ -9,20 +9,12 @@ from gateway.billing.ledger import violations
 from gateway.store.connection import UnfitRedis, check_fit, open_redis
 from gateway.store.multiplex import MultiplexedScripts
 from tests.e2e.waiting import until
-from tests.servers import AUTHORITY, SERVICE, Server, cluster_arguments, free_port, servers
+from tests.servers import AUTHORITY, SERVICE, Server, cluster_arguments, confine, free_port, servers
 from tests.store.bench import RED, capture, open_bench
 
 pytestmark = pytest.mark.debian
 
-USER = "books:made-up%2Fword"
-RIGHTS = ("on", ">made-up/word", "~gw:*", "+@all", "-@admin", "-@dangerous", "+info")
-"""What docs/operations.md tells to grant."""
 CA = f"ssl_ca_certs={AUTHORITY}"
-
-
-def confine(server: Server) -> None:
-    assert server.ask("ACL SETUSER", "books", *RIGHTS)
-    assert server.ask("ACL SETUSER", "default", "off")
 
 
 def refused(url: str) -> str:
@@ -58,10 +50,10 @@ def test_one_server(tmp_path: Path) -> None:
     with servers() as started:
         started.append(Server(tmp_path, tls=True))
         port = started[0].port
-        confine(started[0])
-        keep_books(f"rediss://{USER}@localhost:{port}/0?{CA}")
-        assert "certificate verify failed" in refused(f"rediss://{USER}@localhost:{port}/0")
-        assert "certificate" in refused(f"rediss://{USER}@127.0.0.1:{port}/0?{CA}")
+        user = confine(started[0])
+        keep_books(f"rediss://{user}@localhost:{port}/0?{CA}")
+        assert "certificate verify failed" in refused(f"rediss://{user}@localhost:{port}/0")
+        assert "certificate" in refused(f"rediss://{user}@127.0.0.1:{port}/0?{CA}")
         assert "invalid username-password" in refused(f"rediss://books:wrong@localhost:{port}/0?{CA}")
 
 
@@ -72,9 +64,9 @@ def test_a_cluster(tmp_path: Path) -> None:
         started.append(node)
         assert node.ask("CLUSTER ADDSLOTSRANGE", 0, 16383)
         until(lambda: node.ask("CLUSTER INFO")["cluster_state"] == "ok")
-        confine(node)
-        keep_books(f"rediss+cluster://{USER}@localhost:{node.port}?ssl_check_hostname=no&{CA}")
-        assert "certificate verify failed" in refused(f"rediss+cluster://{USER}@localhost:{node.port}")
+        user = confine(node)
+        keep_books(f"rediss+cluster://{user}@localhost:{node.port}?ssl_check_hostname=no&{CA}")
+        assert "certificate verify failed" in refused(f"rediss+cluster://{user}@localhost:{node.port}")
 
 
 def test_sentinel(tmp_path: Path) -> None:
@@ -90,9 +82,9 @@ def test_sentinel(tmp_path: Path) -> None:
             """
         watcher = Server(tmp_path / "sentinel", "--sentinel", config=config, tls=True)
         started.append(watcher)
-        confine(master)
+        user = confine(master)
         assert watcher.ask("ACL SETUSER", "watched", "on", ">asked", "+@all")
         assert watcher.ask("ACL SETUSER", "default", "off")
-        url = f"rediss+sentinel://{USER}@localhost:{watcher.port},localhost:{free_port()}/{SERVICE}?{CA}"
+        url = f"rediss+sentinel://{user}@localhost:{watcher.port},localhost:{free_port()}/{SERVICE}?{CA}"
         keep_books(f"{url}&sentinel_username=watched&sentinel_password=asked")
         assert "no Sentinel that answers" in refused(url)

@@ -19,7 +19,7 @@ from gateway.store.multiplex import MultiplexedScripts
 from gateway.store.scripts import RedisScripts, Script, ScriptRunner
 from gateway.store.topology import Address, FollowingConnection, FollowingPool, Misdirected, one_master
 from tests.e2e.waiting import until
-from tests.servers import Cluster, Server, Watched, servers
+from tests.servers import Cluster, Server, Watched, cluster_arguments, servers
 from tests.store.bench import ORG, RED, capture, open_bench
 
 COUNT = Script("count", "return {redis.call('INCR', KEYS[1])}", "0" * 40)
@@ -118,6 +118,25 @@ def test_a_server_that_stays_demoted_is_refused_as_not_done(
     with_redis(open_following(Told(server)), runner, work)
 
 
+@BOTH
+def test_a_node_that_has_left_its_cluster_is_left(tmp_path: Path, started: list[Server], runner: Runner) -> None:
+    """It says CLUSTERDOWN and would for ever: others have its slots."""
+    first, second = Server(tmp_path / "a", *cluster_arguments()), Server(tmp_path / "b")
+    started += [first, second]
+    assert first.ask("CLUSTER ADDSLOTSRANGE", 0, 16383)
+    until(lambda: first.ask("CLUSTER INFO")["cluster_state"] == "ok")
+    told = Told(first)
+
+    async def work(_redis: Redis, scripts: ScriptRunner) -> None:
+        assert [1] == await scripts.run(COUNT, [COUNTED], [])
+        assert first.ask("CLUSTER DELSLOTSRANGE", 0, 16383)
+        told.server = second
+        assert [1] == await scripts.run(COUNT, [COUNTED], [])
+        assert told.doubts
+
+    with_redis(open_following(told), runner, work)
+
+
 def test_commands_that_any_server_answers_go_to_the_new_master(tmp_path: Path, started: list[Server]) -> None:
     """TIME, INFO and SCAN never say that they are on the wrong server: a connection to it is not used again."""
     first, second = Server(tmp_path / "a"), Server(tmp_path / "b")
@@ -167,14 +186,27 @@ def test_in_a_cluster_an_organisation_is_followed_to_where_it_moves(cluster: Clu
         await asyncio.to_thread(cluster.move, ORG, target)
         replies = await asyncio.gather(*(scripts.run(COUNT, [COUNTED], []) for _ in range(50)))
         assert list(range(2, 52)) == sorted(reply[0] for reply in replies)  # type: ignore[type-var]
-        pipeline = redis.pipeline(transaction=True)
-        pipeline.get(COUNTED)
-        pipeline.time()
-        assert b"51" == (await pipeline.execute())[0]
         assert target.port == (await redis.info("server"))["tcp_port"]
         await check_fit(redis)
 
     with_redis(open_redis(cluster.url, 5, org=ORG), runner, work)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["transaction", "pipeline"])
+def test_commands_sent_together_are_done_together_where_the_books_are(cluster: Cluster, *, whole: bool) -> None:
+    """Refused together by who has them no more, clock and all, then done once."""
+
+    async def work(redis: Redis, _scripts: ScriptRunner) -> None:
+        for number, target in enumerate((cluster.owner(ORG), cluster.other(ORG)), 1):
+            await asyncio.to_thread(cluster.move, ORG, target)
+            pipeline = redis.pipeline(transaction=whole)
+            pipeline.incr(COUNTED)
+            pipeline.time()
+            pipeline.get(COUNTED)
+            counted, _, read = await pipeline.execute()
+            assert (number, str(number).encode()) == (counted, read)
+
+    with_redis(open_redis(cluster.url, 5, org=ORG), RUNNERS[0], work)
 
 
 @BOTH
