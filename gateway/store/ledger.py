@@ -18,6 +18,7 @@ from gateway.billing.ledger import Entry, OpenHold, Posting
 from gateway.billing.principal import Principal
 from gateway.store.admission import Decision, HoldRequest, decision_of
 from gateway.store.keys import Keys
+from gateway.store.packed import packed_amounts
 from gateway.store.records import Fields, about_json, crossings_of, entry_json, entry_of, open_hold_of
 from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 
@@ -77,22 +78,17 @@ class Ledger:
 
         Raises LedgerUnavailable: no answer; send it again.
         """
-        reply = await self._scripts.run(
-            self._settle,
-            _settle_keys(request),
-            [
-                request.hold_id,
-                posting.type,
-                posting.cost_nano_usd,
-                entry_json(request, posting),
-                TOMBSTONE_MS,
-                posting.usage.prompt_tokens + posting.usage.completion_tokens if posting.type != "release" else 0,
-                "" if request.claim is None else 1,
-                passed_deadline_ms,
-                answer,
-                ANSWER_KEPT_MS,
-            ],
+        amounts = packed_amounts(
+            posting.cost_nano_usd,
+            posting.usage.prompt_tokens + posting.usage.completion_tokens if posting.type != "release" else 0,
+            TOMBSTONE_MS,
+            passed_deadline_ms,
+            ANSWER_KEPT_MS,
         )
+        args: list[Argument] = [request.hold_id, posting.type, amounts, entry_json(request, posting)]
+        if request.claim is not None:
+            args.append(answer)
+        reply = await self._scripts.run(self._settle, _settle_keys(request), args)
         match reply:
             case [b"settled", _, _, list(crossed)]:
                 return Settled(True, posting.cost_nano_usd, crossings_of(crossed, request.principal))
@@ -202,26 +198,25 @@ class Ledger:
         return [*fixed, *states_of(keys, request.principal), *claim]
 
     def _admit_args(self, request: HoldRequest, spans: Spans) -> list[Argument]:
-        borders: list[Argument] = []
-        for span in (spans.day, spans.week, spans.month):
-            borders += [span.start_ms, cast(int, span.end_ms)]
         so_far = request.so_far
-        return [
-            request.hold_id,
+        amounts = packed_amounts(
             request.amount_nano_usd,
-            request.model,
             self._lease_ms,
-            about_json(request),
-            *borders,
             request.tokens,
             request.images,
+            spans.day.start_ms,
+            spans.day.end_ms,
+            spans.week.start_ms,
+            spans.week.end_ms,
+            spans.month.start_ms,
+            spans.month.end_ms,
             so_far.cost_nano_usd,
             so_far.usage.prompt_tokens,
             so_far.usage.completion_tokens,
             so_far.usage.units,
-            "" if request.claim is None else request.claim.request,
-            request.price_version,
-        ]
+        )
+        claim = () if request.claim is None else (request.claim.request,)
+        return [request.hold_id, amounts, request.model, about_json(request), request.price_version, *claim]
 
 
 def states_of(keys: Keys, principal: Principal) -> list[str]:

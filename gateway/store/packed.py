@@ -1,4 +1,4 @@
-"""The packed scope, layout 3, as Python reads it (ADR 0003). Only the scripts write it."""
+"""The packed scope, layout 3, as Python reads it (ADR 0003); only the scripts write it. Amounts for scripts."""
 
 import struct
 from collections.abc import Iterable, Sequence
@@ -146,6 +146,19 @@ def with_balances(packed: bytes, balances: Balances) -> bytes:
         numbers[place : place + 3] = start_ms, spent, 0
     numbers[25:30] = 0, 0, balances.paid_in_nano_usd, balances.credit_spent_nano_usd, 0
     return _NUMBERS.pack(*numbers) + packed[_NUMBERS.size :]
+
+
+def packed_amounts(*amounts: int | None) -> bytes:
+    """Amounts as one argument of a script, little-endian doubles; `lua/_numbers.lua` refuses what is none.
+
+    Above 2^53 a number may become its neighbour, which is refused all the same.
+
+    Raises LedgerUnavailable: one of them is no number.
+    """
+    try:
+        return struct.pack(f"<{len(amounts)}d", *amounts)
+    except (struct.error, OverflowError) as error:
+        raise LedgerUnavailable("An amount is no number; nothing was billed.", maybe_applied=False) from error
 
 
 def flags_of(*, blocked: bool, revoked: bool, pays_ahead: bool) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,8 +68,32 @@ def load(name: str) -> Script:
     text = (folder / f"{name}.lua").read_text()
     used = next((line for line in text.splitlines() if line.startswith("-- uses:")), "-- uses:")
     parts = [(folder / f"_{part}.lua").read_text() for part in used.removeprefix("-- uses:").split()]
-    source = "\n".join([*parts, text])
+    source = with_constants("\n".join([*parts, text]))
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+_VALUE = r"(?:'[^'\n]*'|-?\d+(?: \* \d+)*)"
+_CONSTANTS = re.compile(
+    rf"^local ([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*) = ({_VALUE}(?:, {_VALUE})*) *(--.*)?$", re.MULTILINE
+)
+_NAMES = re.compile(r"'[^'\n]*'|--.*|\b[A-Z][A-Z0-9_]*\b")
+
+
+def with_constants(source: str) -> str:
+    """Lua with the value of each constant (`local NAME = 60 * 1000`, at the start of a line) in place of its name.
+
+    Redis runs a script from its first line at every call: each local that a function uses costs that call an object of
+    its own. Lines stay where they were, so that Redis's messages name the right ones.
+
+    Raises ValueError: a name is defined twice.
+    """
+    values: dict[str, str] = {}
+    for names, texts, _comment in _CONSTANTS.findall(source):
+        for name, text in zip(names.split(", "), texts.split(", "), strict=True):
+            if name in values:
+                raise ValueError(f"{name} is defined twice in one script")
+            values[name] = f"({text})" if " " in text else text
+    return _NAMES.sub(lambda found: values.get(found[0], found[0]), _CONSTANTS.sub(r"\3", source))
 
 
 class ScriptRunner(Protocol):

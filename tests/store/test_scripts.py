@@ -30,7 +30,7 @@ from gateway.store.ledger import Ledger
 from gateway.store.prices import PriceBooks
 from gateway.store.quarantine import Quarantine
 from gateway.store.reconciliations import Reconciliations
-from gateway.store.scripts import SCRIPTS, RedisScripts, Script, TranslatedFaults, load
+from gateway.store.scripts import SCRIPTS, RedisScripts, Script, TranslatedFaults, load, with_constants
 from gateway.store.upstream_account import UpstreamAccounts
 from tests.store.bench import DAY_MS, ORG, RED, Bench, capture
 from tests.store.strict import DeclaredKeysOnly, StrictScripts
@@ -99,6 +99,21 @@ def test_a_script_says_what_it_takes_and_gives(name: str) -> None:
     for word in (f"-- {name}: ", "-- KEYS", "-- ARGV", "-- Returns"):
         assert word in source
     assert load(name) == load(name)
+
+
+def test_constants_stand_in_a_script_as_their_values() -> None:
+    """A local that a function uses costs every run an object; text, comments and other names stay as they are."""
+    source = (
+        "local A, B_MS = -1, 24 * 3600  -- B_MS\nlocal f = A + B_MS\nlocal C = f()\nlocal g = 'A' .. AB .. C -- A\n"
+    )
+    expected = "-- B_MS\nlocal f = -1 + (24 * 3600)\nlocal C = f()\nlocal g = 'A' .. AB .. C -- A\n"
+    assert expected == with_constants(source)
+
+
+def test_a_constant_of_two_values_is_none() -> None:
+    """The parts of a script share their names: the later would silently stand for the earlier."""
+    with pytest.raises(ValueError, match="A is defined twice"):
+        with_constants("local A, B = 1, 'x'\nlocal A = 2\n")
 
 
 def test_a_redis_that_forgot_its_scripts_is_told_again(bench: Bench) -> None:

@@ -1,5 +1,5 @@
 -- account: enter a top-up made to MiniToolAI, or the balance that was read there; once for each id.
--- uses: scope receipt
+-- uses: numbers scope receipt
 -- KEYS  1 receipt of this id  2 account (stream)  3 packed scope of the organisation
 -- ARGV  1 digest of what is asked  2 how long the receipt is kept (ms)  3 "top_up" or "balance"  4 amount (nano-USD): what
 --       was paid, or what is there  5 note  6 author
@@ -23,7 +23,7 @@ local function balance_at(spent)
   return tonumber(fields.balance) - (spent - tonumber(fields.spent))
 end
 
-local spent = read_scope(redis.call('GET', KEYS[3]))[SPENT[1]]
+local spent = read_scope(redis.call('GET', KEYS[3]))[SPENT + 3 * TOTAL]
 local before = balance_at(spent)
 local change = kind == 'top_up' and asked or asked - before
 if math.max(change, before + change) > ACCOUNT_MAX then return {'too_much', before} end

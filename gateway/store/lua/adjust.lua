@@ -1,5 +1,5 @@
 -- adjust: post a correction made by hand to a scope and all above it; all or nothing, once for each id.
--- uses: scope
+-- uses: numbers scope
 -- KEYS  1 receipt of this id  2 ledger stream  3.. scopes it counts at, outermost first
 -- ARGV  1 id  2 "add" or "take"  3 amount (nano-USD)  4 digest of what is asked  5 how long the receipt is kept (ms)
 --       6 JSON of the entry  7 the instant it is for (ms), not ahead of Redis's clock  8..10 where the day, week and month
@@ -28,21 +28,17 @@ local writes, from_credit = {}, 0
 for i = 1, #KEYS - 2 do
   if not packed[i] then return {'unknown_scope', i} end
   local scope = read_scope(packed[i])
-  for window = 2, 4 do
-    -- Nothing was admitted yet in the window it is for.
-    if scope[START[window]] < starts[window] then
-      scope[START[window]], scope[SPENT[window]], scope[HELD[window]] = starts[window], 0, 0
-      forget_told(scope, window)
-    end
-  end
+  -- Nothing may have been admitted yet in the windows it is for.
+  for window = DAY, MONTH do turn(scope, window, starts[window]) end
   if pays_ahead(scope) then from_credit = from_credit + 2 ^ (i - 1) end
-  for window = 1, PREPAID do
-    local counts = window == PREPAID and pays_ahead(scope) or window < PREPAID and same_window(scope, window, starts[window])
+  for window = TOTAL, PREPAID do
+    local place, counts = SPENT + 3 * window, window == TOTAL or scope[START + 3 * window] == starts[window]
+    if window == PREPAID then place, counts = CREDIT_SPENT, pays_ahead(scope) end
     if counts then
-      local spent = scope[SPENT[window]]
+      local spent = scope[place]
       if spent + change < 0 then return {'too_little', i, window, spent} end
-      if spent + change > NANO_USD_MAX then return {'too_much', i} end
-      scope[SPENT[window]] = spent + change
+      if spent + change > AMOUNT_MAX then return {'too_much', i} end
+      scope[place] = spent + change
     end
   end
   writes[#writes + 1] = KEYS[i + 2]

@@ -1,5 +1,5 @@
 -- credit: pay into a prepaid budget, or move credit there from another scope; all or nothing, once for each id.
--- uses: scope
+-- uses: numbers scope
 -- KEYS  1 receipt of this id  2 ledger stream  3 credits (these entries once more, to be listed)  4 scope it goes to
 --       5 scope it is taken from (a transfer has one)
 -- ARGV  1 id  2 amount (nano-USD)  3 digest of what is asked  4 how long the receipt is kept (ms)
@@ -27,8 +27,8 @@ end
 local scope, giver = read_scope(packed[1]), packed[2] and read_scope(packed[2])
 if not pays_ahead(scope) then return {'not_prepaid'} end
 if scope[PAID_IN] + asked > CREDIT_MAX then return {'too_much', scope[PAID_IN]} end
-if giver and giver[PAID_IN] - giver[SPENT[PREPAID]] - giver[HELD[PREPAID]] < asked then
-  return {'too_little', giver[PAID_IN], giver[SPENT[PREPAID]], giver[HELD[PREPAID]]}
+if giver and giver[PAID_IN] - giver[CREDIT_SPENT] - giver[CREDIT_HELD] < asked then
+  return {'too_little', giver[PAID_IN], giver[CREDIT_SPENT], giver[CREDIT_HELD]}
 end
 
 local now = now_ms()
@@ -51,7 +51,7 @@ if giver then
   write_entry('-' .. decimal(asked), ARGV[6])
 end
 local entry = write_entry(decimal(asked), ARGV[5])
-receipt = table.concat({digest, decimal(now), entry, decimal(scope[PAID_IN]), decimal(scope[SPENT[PREPAID]]),
-  decimal(scope[HELD[PREPAID]])}, '\n')
+receipt = table.concat({digest, decimal(now), entry, decimal(scope[PAID_IN]), decimal(scope[CREDIT_SPENT]),
+  decimal(scope[CREDIT_HELD])}, '\n')
 redis.call('SET', KEYS[1], receipt, 'PX', decimal(keep_ms))
 return {'done', receipt}

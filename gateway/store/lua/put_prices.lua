@@ -1,5 +1,5 @@
 -- put_prices: enter prices into the schedule, and say which list is in force until when.
--- uses: scope receipt
+-- uses: numbers receipt
 -- KEYS  1 receipt of this id  2 schedule (stream)  3 lists in force  4.. a list each, under its version
 -- ARGV  1 digest of what is asked; "" where prices come from the price file, which leaves no receipt
 --       2 how long the receipt is kept (ms)

@@ -1,5 +1,5 @@
 -- put_scope: create or change a scope: its settings as JSON, and what admission checks packed beside its windows.
--- uses: scope
+-- uses: numbers scope
 -- KEYS  1 settings  2 packed scope  3 index of its kind  4 digest of its secret (keys; else same as 1)
 --       5 receipt of the request (one that has an Idempotency-Key; else same as 1)
 --       6.. settings of the scopes above it that must exist
@@ -30,19 +30,18 @@ end
 local packed = redis.call('GET', KEYS[2])
 if current and not packed then return {'lost'} end
 local scope = packed and read_scope(packed) or {
-  3, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+  3, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, '',
 }
 scope[FLAGS], scope[EXPIRES_AT] = amount(ARGV[4]), amount(ARGV[5])
-for window = 1, 4 do
+for window = TOTAL, MONTH do
   local limit = ARGV[5 + window]
-  scope[LIMITS + window] = limit == '' and -1 or amount(limit)
+  scope[LIMIT + window] = limit == '' and -1 or amount(limit)
 end
 for rate = REQUESTS, CONCURRENT do
   local limit = ARGV[11 + rate]
   scope[RATE_LIMIT + rate] = limit == '' and -1 or amount(limit)
 end
-scope.models = ARGV[10]
-scope.soft, scope[SOFT_BYTES] = ARGV[16], #ARGV[16]
+scope[SOFT_BYTES], scope[TEXTS] = #ARGV[16], ARGV[16] .. ARGV[10]
 
 redis.call('MSET', KEYS[1], ARGV[3], KEYS[2], write_scope(scope))
 redis.call('ZADD', KEYS[3], 0, ARGV[1])

@@ -1,5 +1,5 @@
 -- refund: give back, once, what a failed image job was charged; its own ledger entry.
--- uses: scope hold
+-- uses: numbers scope hold
 -- KEYS  1 job  2 jobs due  3 hold of the job  4 ledger stream  5.. the scopes it was charged at, outermost first
 -- ARGV  1 member of "jobs due"  2 JSON of the entry  3 how long the finished job is kept (ms)
 -- Returns {"refunded", entry id, amount} or {"open"} (the hold is not settled yet: ask again later)
@@ -20,11 +20,7 @@ local posted = hold[POSTED]
 local writes = {}
 for i = 1, #KEYS - 4 do
   local scope = read_scope(packed[i + 1])
-  for window = 1, PREPAID do
-    if counts_in(hold, i, scope, window) then
-      scope[SPENT[window]] = scope[SPENT[window]] - posted
-    end
-  end
+  post(hold, i, scope, -posted, 0)
   writes[#writes + 1] = KEYS[i + 4]
   writes[#writes + 1] = write_scope(scope)
 end

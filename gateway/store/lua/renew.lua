@@ -1,5 +1,5 @@
 -- renew: put off the deadline of holds whose calls still run, and keep what each has used so far.
--- uses: scope hold
+-- uses: numbers scope hold
 -- KEYS  1 leases  2.. holds
 -- ARGV  1 lease (ms), then for each hold in order: its id, and what it has used: nano-USD, prompt tokens, completion tokens, units
 -- Returns {now, ids of those that are open no more}: they had ended, or nobody renewed them in time. Those stay as they are.

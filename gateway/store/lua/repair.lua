@@ -1,5 +1,5 @@
 -- repair: correct one number of a scope that is not what its entries say, and write down that it was.
--- uses: scope
+-- uses: numbers scope
 -- KEYS  1 scope  2 ledger stream  3 revision of the books
 -- ARGV  1 id of the entry  2 which number, as `gateway.billing.audit` names it  3 what is added to it (an integer)
 --       4 JSON of the entry  5 revision that the audit read  6 where its window began then (ms); 0 = it is of no window
@@ -11,19 +11,19 @@ if (redis.call('GET', KEYS[3]) or '0') ~= ARGV[5] then return {'changed'} end
 local packed = redis.call('GET', KEYS[1])
 if not packed then return {'unknown_scope'} end
 local places = {
-  ['spent'] = SPENT[1], ['held'] = HELD[1], ['paid in'] = PAID_IN, ['spent of credit'] = SPENT[PREPAID],
-  ['held of credit'] = HELD[PREPAID], ['calls at once'] = CALLS_OPEN, ['tokens set aside'] = TOKENS_HELD,
+  ['spent'] = SPENT + 3 * TOTAL, ['held'] = HELD + 3 * TOTAL, ['paid in'] = PAID_IN, ['spent of credit'] = CREDIT_SPENT,
+  ['held of credit'] = CREDIT_HELD, ['calls at once'] = CALLS_OPEN, ['tokens set aside'] = TOKENS_HELD,
+  ['spent of day'] = SPENT + 3 * DAY, ['held of day'] = HELD + 3 * DAY,
+  ['spent of week'] = SPENT + 3 * WEEK, ['held of week'] = HELD + 3 * WEEK,
+  ['spent of month'] = SPENT + 3 * MONTH, ['held of month'] = HELD + 3 * MONTH,
 }
-for window = 2, 4 do
-  places['spent of ' .. WINDOW_NAMES[window]], places['held of ' .. WINDOW_NAMES[window]] = SPENT[window], HELD[window]
-end
 local place = places[ARGV[2]]
 if not place then return {'unknown_number'} end
 
 local scope = read_scope(packed)
-for window = 2, 4 do
-  local of_it = place == SPENT[window] or place == HELD[window]
-  if of_it and decimal(scope[START[window]]) ~= ARGV[6] then return {'changed'} end
+for window = DAY, MONTH do
+  local of_it = place == SPENT + 3 * window or place == HELD + 3 * window
+  if of_it and decimal(scope[START + 3 * window]) ~= ARGV[6] then return {'changed'} end
 end
 local repaired = scope[place] + tonumber(ARGV[3])
 if repaired < 0 then return {'below_zero'} end

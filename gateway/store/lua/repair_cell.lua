@@ -1,5 +1,5 @@
 -- repair_cell: correct one amount of a report cell that is not what its entries say, and write down that it was.
--- uses: scope
+-- uses: numbers
 -- KEYS  1 sheet  2 ledger stream  3 revision of the books
 -- ARGV  1 id of the entry  2 field  3 what is added to it (an integer)  4 JSON of the entry  5 revision that the audit read
 -- Returns {"repaired", entry id} or {"changed"}: the books were repaired or trimmed since: audit them again
