@@ -32,7 +32,7 @@ BENCHES: dict[str, Bench] = {
     "keys": crowds.keys,
     "workers": crowds.workers,
 }
-_DISTURBED_PERCENT = 3.0
+_DISTURBED_PERCENT = 10.0
 
 
 def main(argv: Sequence[str]) -> int:
