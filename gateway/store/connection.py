@@ -47,7 +47,9 @@ def open_redis(url: str, timeout_s: float, password: str = "", org: str = DEFAUL
         wanted = parse_redis_url(url)
         options = {**_options(timeout_s, password), **wanted.options}
         pool = _following_pool(wanted, options, org) if wanted.hosts else BlockingConnectionPool(**options)
-    except (ValueError, RedisClusterException):
+        # Connects to nothing yet; an option that redis-py does not have is a TypeError.
+        pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, RedisClusterException):
         # Its text may repeat the URL, and that may hold a password.
         raise UnfitRedis(
             "REDIS_URL cannot be read; right ones are redis://user:password@host:6379/0, rediss://… (TLS), "

@@ -80,7 +80,10 @@ class FollowingConnection(Connection):
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """See redis-py. Raises Misdirected: nothing was done."""
+        """See redis-py. Raises Misdirected: it was not done, nor was anything of its transaction.
+
+        Of a pipeline that is no transaction a part may have been; so those may only read.
+        """
         try:
             return await super().read_response(*args, **options)
         except (MovedError, ReadOnlyError, ClusterDownError) as error:

@@ -91,7 +91,19 @@ def test_a_redis_that_is_not_there_is_unfit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:6379", "http://localhost", "redis:/localhost", "redis://:secret@host:port"]
+    "url",
+    [
+        "",
+        "localhost:6379",
+        "http://localhost",
+        "redis:/localhost",
+        "redis://:secret@host:port",
+        "redis://:secret@host?colour=red",
+        "redis+sentinel://:secret@host",
+        "redis+sentinel://:secret@host/main?colour=red",
+        "rediss+cluster://:secret@host/1",
+        "rediss+cluster://:secret@host?colour=red",
+    ],
 )
 def test_a_url_of_another_form_is_refused(url: str) -> None:
     """The text says which forms there are, and repeats no URL: it may hold a password."""
