@@ -30,8 +30,6 @@ class Keys:
     def __init__(self, org: str) -> None:
         self.org = org
         self._prefix = f"gw:{{{org}}}:"
-        self.nothing = self._prefix + "nothing"
-        """Never written."""
         self.leases = self._prefix + "leases"
         self.ledger = self._prefix + "ledger"
         self.credits = self._prefix + "credits"
@@ -55,6 +53,11 @@ class Keys:
     def whole(self, short: str) -> str:
         """The key of such a name."""
         return self._prefix + short
+
+    @property
+    def nothing(self) -> str:
+        """A key that is never written."""
+        return self._prefix + "nothing"
 
     def settings(self, scope: Scope) -> str:
         """JSON of a scope as the control plane takes and gives it."""
