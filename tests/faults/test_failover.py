@@ -12,7 +12,7 @@ from tests.e2e.waiting import until
 from tests.faults.reckoning import Figures, open_holds, reckon, wait_until_nothing_is_held, wait_until_nothing_is_owed
 from tests.faults.steps import CALLERS, calling
 from tests.servers import SERVICE, Cluster, Watched, servers
-from tests.stack import Admin, Process, Stack, chat
+from tests.stack import UPSTREAM_KEY, Admin, Process, Stack, chat
 
 pytestmark = pytest.mark.slow
 
@@ -121,11 +121,14 @@ def streams_half_way(stack: Stack, gateway: Process, key: str) -> Iterator[list[
 
 
 def reckoned(stack: Stack, admin: Admin, figures: Figures, served: int, what: str) -> None:
-    """Every call that was served is charged exactly, every other is free; told as `what`."""
+    """Every call that was served is charged exactly, every other is free, and whoever verifies finds nothing; told as
+    `what`."""
     wait_until_nothing_is_owed(admin)
     took_s = wait_until_nothing_is_held(stack, LEASE_S)
     reckoning = reckon(stack)
     assert [] == reckoning.faults()
     assert set() == reckoning.estimated()
     assert served == len(reckoning.exact()) == len(reckoning.lines)
+    verify = Process("ledger", "verify", env={"REDIS_URL": stack.redis_url, "MINITOOLAI_API_KEY": UPSTREAM_KEY})
+    assert 0 == verify.wait(), verify.output
     figures.add(what, reckoning, [took_s])
