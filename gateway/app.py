@@ -48,8 +48,7 @@ from gateway.store.scripts import SCRIPTS, RedisScripts
 from gateway.store.sessions import Sessions
 from gateway.store.spool import Spool
 from gateway.store.upstream_account import UpstreamAccounts
-from gateway.upstream.direct_leg import DirectLeg
-from gateway.upstream.httpx_leg import HttpxLeg, is_behind_proxy
+from gateway.upstream.choice import leg_to
 from gateway.upstream.leg import UpstreamLeg
 from gateway.web.adjustments import AdjustmentDesk
 from gateway.web.admin import scope_routes
@@ -269,9 +268,7 @@ def _data_plane(billed: tuple[Endpoint, ...], services: Services, polls: Handler
 
 
 def _upstream(settings: Settings) -> UpstreamLeg:
-    """Our own connections; behind an outbound proxy httpx, which knows how to speak to one."""
-    leg = HttpxLeg if is_behind_proxy(settings.upstream_base_url) else DirectLeg
-    return leg(
+    return leg_to(
         settings.upstream_base_url,
         connect_timeout_s=settings.upstream_connect_timeout_s,
         answer_timeout_s=settings.upstream_answer_timeout_s,

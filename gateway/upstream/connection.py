@@ -6,6 +6,9 @@ than all the rest of a call (ADR 0023). What a caller must know of money is whet
 Laws:
 - What the upstream sends while nothing was asked, or behind the end of its answer, ends the connection.
 - What is not read yet is bounded: past `_PAUSED_ABOVE_BYTES` the upstream is not read until the reader has caught up.
+  All connections of a pool read into one buffer, for what has arrived is parsed at once: so nobody reads more than that
+  at a time, and an idle connection has no buffer of its own.
+- An event of the answer costs one append, by the parser itself.
 - The head is bounded in bytes and lines. Silence is bounded, but the time a slow reader takes is not silence.
 """
 
@@ -17,7 +20,8 @@ import httptools
 
 from gateway.upstream.leg import AnswerTimeout, BrokenOff, CutOff, Headers, NoAnswer, NotSent, UpstreamFault
 
-_PAUSED_ABOVE_BYTES = 256 * 1024
+ARRIVALS_BYTES = 64 * 1024
+_PAUSED_ABOVE_BYTES = 64 * 1024
 _HEAD_BYTES_MAX = 64 * 1024
 _HEAD_LINES_MAX = 200
 _IDLE_S = 15.0
@@ -32,23 +36,31 @@ class LostUnsent(NotSent):
 State = Literal["idle", "asked", "answering", "answered", "closed"]
 
 
-class Connection(asyncio.Protocol):
-    """`ask` sends a request, `answer_begun` waits for its head, `read` gives the body piece by piece."""
+class Connection(asyncio.BufferedProtocol):
+    """`ask` sends a request, `answer_begun` waits for its head, `read` gives the body piece by piece.
+
+    `arrivals` is where the loop puts what arrives; it may be shared by all connections of one loop.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, silence_s: float, on_lost: Callable[["Connection"], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        silence_s: float,
+        on_lost: Callable[["Connection"], None],
+        arrivals: memoryview,
     ) -> None:
         self._loop = loop
         self._silence_s = silence_s
         self._on_lost = on_lost
+        self._arrivals = arrivals
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at_s = 0.0
         self._fault: UpstreamFault | None = None
         self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._unread_bytes = 0
+        """How much has arrived since the last `read`: the body, and what it was wrapped in."""
         self._reading_paused = False
         self._head_bytes = 0
         self._framed = False
@@ -62,6 +74,8 @@ class Connection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.idle_s = _IDLE_S
         """How long it may be idle and still be trusted."""
+        self.on_body = self._body.append  # what httptools calls most; it looks it up here, when it is made
+        self._parser = httptools.HttpResponseParser(self)
 
     # What the pool and the leg use
 
@@ -96,7 +110,7 @@ class Connection(asyncio.Protocol):
             await self._wait()
         chunk = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
-        self._body_bytes = 0
+        self._unread_bytes = 0
         if self._reading_paused:
             self._resume_reading()
         return chunk
@@ -145,21 +159,26 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.sent = True
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._arrivals
+
+    def buffer_updated(self, arrived_bytes: int) -> None:
         if self.state in ("idle", "answered"):
             self._fail("spoke unasked")
             return
         self._heard_at_s = self._loop.time()
         if self.state == "asked":
-            self._head_bytes += len(data)
+            self._head_bytes += arrived_bytes
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._arrivals[:arrived_bytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(type(error).__name__)
             return
         if self.state == "asked" and self._head_bytes > _HEAD_BYTES_MAX:
             self._fail("its head is too long")
-        elif self._body_bytes > _PAUSED_ABOVE_BYTES and not self._reading_paused:
+            return
+        self._unread_bytes += arrived_bytes
+        if self._unread_bytes > _PAUSED_ABOVE_BYTES and not self._reading_paused:
             self._pause_reading()
         self._wake()
 
@@ -186,8 +205,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self.state != "asked":
-            self._keeps_alive = False  # a second answer behind the first: nobody asked for it
+            # A second answer behind the first: nobody asked for it, and none of it may get into the first one's body.
             self._fault = BrokenOff("spoke unasked")
+            raise ValueError("spoke unasked")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.state != "asked":
@@ -209,11 +229,6 @@ class Connection(asyncio.Protocol):
                 self._framed = True
             elif name == b"keep-alive":
                 self._idle_allowed(value)
-
-    def on_body(self, body: bytes) -> None:
-        if self.state == "answering":
-            self._body.append(body)
-            self._body_bytes += len(body)
 
     def on_message_complete(self) -> None:
         if self.state == "answering":

@@ -3,11 +3,10 @@
 import asyncio
 from urllib.parse import urlsplit
 
-import httpx
-
 from gateway.upstream.connection import Connection, LostUnsent, head_of
 from gateway.upstream.leg import Cutoff, Headers, NotSent, UpstreamRequest
 from gateway.upstream.pool import Pool
+from gateway.upstream.tls import verifying_context
 
 _CUT_OFF_UNSENT = "cut off before it was sent"
 
@@ -31,7 +30,7 @@ class DirectLeg:
         self._pool = Pool(
             url.hostname or "",
             url.port or (443 if secure else 80),
-            httpx.create_ssl_context() if secure else None,
+            verifying_context() if secure else None,
             connect_timeout_s=connect_timeout_s,
             silence_s=answer_timeout_s,
             connections_max=connections_max,

@@ -9,8 +9,6 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -25,14 +23,6 @@ from gateway.upstream.leg import (
     PoolExhausted,
     UpstreamRequest,
 )
-
-
-def is_behind_proxy(base_url: str) -> bool:
-    """Whether the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) puts a proxy before this upstream."""
-    url = urlsplit(base_url)
-    proxies = getproxies()
-    named = proxies.get(url.scheme) or proxies.get("all")
-    return bool(named) and not proxy_bypass(url.hostname or "")
 
 
 class HttpxLeg:

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections import deque
 
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import ARRIVALS_BYTES, Connection
 from gateway.upstream.leg import NotSent, PoolExhausted
 
 
@@ -35,6 +35,7 @@ class Pool:
         self._closed = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._open: set[Connection] = set()
+        self._arrivals = memoryview(bytearray(ARRIVALS_BYTES))
 
     def lend_warm(self) -> Connection | None:
         """A connection that is open and idle, where there is one: most calls need not wait."""
@@ -77,7 +78,7 @@ class Pool:
         return None
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
-        connection = Connection(loop, self._silence_s, self._lost)
+        connection = Connection(loop, self._silence_s, self._lost, self._arrivals)
         self._open.add(connection)
         name = self._host if self._tls else None
         try:

@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from gateway.upstream.httpx_leg import HttpxLeg, is_behind_proxy
+from gateway.upstream.httpx_leg import HttpxLeg
 from gateway.upstream.leg import Cutoff, NotSent
 from tests.upstream.test_legs import REQUEST, upstream
 
@@ -38,26 +38,3 @@ def test_certificates_are_checked() -> None:
     assert ssl.CERT_REQUIRED == pool._ssl_context.verify_mode
     assert pool._ssl_context.check_hostname
     asyncio.run(context.close())
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, False),
-        ({"https_proxy": "http://proxy:3128"}, True),
-        ({"all_proxy": "http://proxy:3128"}, True),
-        ({"http_proxy": "http://proxy:3128"}, False),
-        ({"https_proxy": "http://proxy:3128", "no_proxy": "minitoolai.com"}, False),
-        ({"https_proxy": "http://proxy:3128", "no_proxy": "*"}, False),
-    ],
-)
-def test_a_proxy_in_the_environment_is_seen(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: bool
-) -> None:
-    """Only what the upstream's own scheme goes through counts."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert expected == is_behind_proxy("https://minitoolai.com")
