@@ -111,7 +111,7 @@ class Gateway:
         scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
         calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
         self._hot = MultiplexedScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
-        ledger = Ledger(self._redis, self._hot, calendar, settings.lease_s)
+        ledger = Ledger(self._redis, self._hot, calendar, settings.lease_s, self._hot)
         jobs = Jobs(self._redis, scripts)
         self._scopes = Scopes(self._redis, scripts)
         tasks = Tasks()

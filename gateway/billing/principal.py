@@ -8,7 +8,6 @@ guessed key be refused without asking Redis either. Only its SHA-256 digest is e
 import hashlib
 import re
 import zlib
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 ScopeKind = Literal["organisation", "team", "user", "key"]
@@ -29,8 +28,7 @@ class Scope(NamedTuple):
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(NamedTuple):
     """The owner of a sub-key. The binding never changes, so it may be cached; what can change
     (blocked, expired, budgets, models) is read inside the admission script."""
 

@@ -110,11 +110,11 @@ Decision = Admitted | Claimed | Refused | OverBudget | RateLimited | StalePrice
 
 def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calendar) -> Decision:
     """Read the admission script's reply (`lua/admit.lua` says what it looks like)."""
-    outcome = cast(bytes, reply[0]).decode()
     numbers = cast(Sequence[int], reply[1])
     allowance = _allowance(cast(Sequence[int], reply[2]))
-    if outcome == "admitted":
-        return Admitted(admitted_at_ms=numbers[0], deadline_ms=numbers[1], allowance=allowance)
+    if reply[0] == b"admitted":
+        return Admitted(numbers[0], numbers[1], allowance)
+    outcome = cast(bytes, reply[0]).decode()
     if outcome == "stale_price":
         return StalePrice(cast(bytes, reply[3]).decode())
     if outcome == "resolved":
@@ -146,9 +146,9 @@ def decision_of(reply: Sequence[object], request: HoldRequest, calendar: Calenda
 def _allowance(left: Sequence[int]) -> Allowance:
     if not left:
         return NOTHING_LIMITED
-    requests, tokens, money = left[0:3], left[3:6], left[6]
+    requests, requests_left, requests_ms, tokens, tokens_left, tokens_ms, money = left
     return Allowance(
-        requests=Left(*requests) if requests[0] >= 0 else None,
-        tokens=Left(*tokens) if tokens[0] >= 0 else None,
-        budget_nano_usd=money if money >= 0 else None,
+        Left(requests, requests_left, requests_ms) if requests >= 0 else None,
+        Left(tokens, tokens_left, tokens_ms) if tokens >= 0 else None,
+        money if money >= 0 else None,
     )

@@ -5,13 +5,16 @@ slot and organisations spread over shards. Two keys stand outside, for single co
 schema version, and the pointer from an image job to its organisation, since a poll may come without a sub-key.
 """
 
+import functools
 import hashlib
 
-from gateway.billing.principal import Scope
+from gateway.billing.principal import Principal, Scope
 
 DEFAULT_ORG = "default"
 SCHEMA = "gw:schema"
 SCHEMA_VERSION = "5"
+_ORGANISATIONS_REMEMBERED = 1000
+_PRINCIPALS_REMEMBERED = 20_000
 
 
 def job_pointer(digest: str) -> str:
@@ -22,6 +25,19 @@ def job_pointer(digest: str) -> str:
 def job_digest(jobid: str, signature: str) -> str:
     """One name for the pair a poll must know; the signature itself never becomes part of a key."""
     return hashlib.sha256(f"{jobid}\n{signature}".encode()).hexdigest()
+
+
+@functools.lru_cache(_ORGANISATIONS_REMEMBERED)
+def keys_of(org: str) -> "Keys":
+    """The keys of an organisation that calls ask for again and again."""
+    return Keys(org)
+
+
+@functools.lru_cache(_PRINCIPALS_REMEMBERED)
+def states_of(principal: Principal) -> tuple[str, ...]:
+    """Where the scopes of a call have their state, outermost first."""
+    keys = keys_of(principal.org)
+    return tuple(keys.state(scope) for scope in principal.scopes())
 
 
 class Keys:

@@ -15,12 +15,11 @@ from redis.asyncio import Redis
 from gateway.billing.budget import Calendar, Crossing, Spans
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import Entry, OpenHold, Posting
-from gateway.billing.principal import Principal
 from gateway.store.admission import Decision, HoldRequest, decision_of
-from gateway.store.keys import Keys
+from gateway.store.keys import Keys, keys_of, states_of
 from gateway.store.packed import packed_amounts
 from gateway.store.records import Fields, about_json, crossings_of, entry_json, entry_of, open_hold_of
-from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
+from gateway.store.scripts import Argument, Begun, Reply, ScriptRunner, ScriptSender, TranslatedFaults, load
 
 TOMBSTONE_MS = 48 * 3600 * 1000
 ANSWER_KEPT_MS = 24 * 3600 * 1000
@@ -43,9 +42,17 @@ class Settled:
 class Ledger:
     """The books of all organisations, as one gateway process sees them."""
 
-    def __init__(self, redis: Redis, scripts: ScriptRunner, calendar: Calendar, lease_s: float) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: ScriptRunner,
+        calendar: Calendar,
+        lease_s: float,
+        sender: ScriptSender | None = None,
+    ) -> None:
         self._redis = redis
         self._scripts = scripts
+        self._sender = sender
         self._calendar = calendar
         self._lease_ms = int(lease_s * 1000)
         self._spans: Spans | None = None
@@ -78,24 +85,19 @@ class Ledger:
 
         Raises LedgerUnavailable: no answer; send it again.
         """
-        amounts = packed_amounts(
-            posting.cost_nano_usd,
-            posting.usage.prompt_tokens + posting.usage.completion_tokens if posting.type != "release" else 0,
-            TOMBSTONE_MS,
-            passed_deadline_ms,
-            ANSWER_KEPT_MS,
-        )
-        args: list[Argument] = [request.hold_id, posting.type, amounts, entry_json(request, posting)]
-        if request.claim is not None:
-            args.append(answer)
-        reply = await self._scripts.run(self._settle, _settle_keys(request), args)
-        match reply:
-            case [b"settled", _, _, list(crossed)]:
-                return Settled(True, posting.cost_nano_usd, crossings_of(crossed, request.principal))
-            case [b"resolved", _, int(posted)]:
-                return Settled(changed=False, posted_nano_usd=posted)
-            case _:
-                return Settled(changed=False, posted_nano_usd=None)
+        args = _settle_args(request, posting, passed_deadline_ms, answer)
+        return _settled(await self._scripts.run(self._settle, _settle_keys(request), args), request, posting)
+
+    def begin_settle(self, request: HoldRequest, posting: Posting, *, answer: bytes = b"") -> Begun | None:
+        """Send what `settle` sends, without waiting; None where the way to Redis must be made first: then `settle`."""
+        if self._sender is None:
+            return None
+        return self._sender.begin(self._settle, _settle_keys(request), _settle_args(request, posting, 0, answer))
+
+    def settled(self, begun: Begun, request: HoldRequest, posting: Posting) -> Settled | None:
+        """What it has done, once its reply is there; None where nobody knows: then `settle`, which repeats nothing."""
+        reply = self._sender.ended(begun) if self._sender is not None else None
+        return None if reply is None else _settled(reply, request, posting)
 
     async def refund(self, job_digest: str, request: HoldRequest, posting: Posting, keep_ms: int) -> str:
         """Give back what a failed job was charged, once.
@@ -111,7 +113,7 @@ class Ledger:
                 keys.jobs_due,
                 keys.hold(request.hold_id),
                 keys.ledger,
-                *states_of(keys, request.principal),
+                *states_of(request.principal),
             ],
             [job_digest, entry_json(request, posting), keep_ms],
         )
@@ -192,10 +194,10 @@ class Ledger:
         return self._spans
 
     def _admit_keys(self, request: HoldRequest) -> list[str]:
-        keys = Keys(request.principal.org)
+        keys = keys_of(request.principal.org)
         claim = () if request.claim is None else (keys.claim(request.claim.name),)
         fixed = (keys.hold(request.hold_id), keys.leases, keys.price_lists)
-        return [*fixed, *states_of(keys, request.principal), *claim]
+        return [*fixed, *states_of(request.principal), *claim]
 
     def _admit_args(self, request: HoldRequest, spans: Spans) -> list[Argument]:
         so_far = request.so_far
@@ -219,13 +221,34 @@ class Ledger:
         return [request.hold_id, amounts, request.model, about_json(request), request.price_version, *claim]
 
 
-def states_of(keys: Keys, principal: Principal) -> list[str]:
-    return [keys.state(scope) for scope in principal.scopes()]
+def _settle_args(request: HoldRequest, posting: Posting, passed_deadline_ms: int, answer: bytes) -> list[Argument]:
+    amounts = packed_amounts(
+        posting.cost_nano_usd,
+        posting.usage.prompt_tokens + posting.usage.completion_tokens if posting.type != "release" else 0,
+        TOMBSTONE_MS,
+        passed_deadline_ms,
+        ANSWER_KEPT_MS,
+    )
+    args: list[Argument] = [request.hold_id, posting.type, amounts, entry_json(request, posting)]
+    if request.claim is not None:
+        args.append(answer)
+    return args
+
+
+def _settled(reply: Reply, request: HoldRequest, posting: Posting) -> Settled:
+    match reply:
+        case [b"settled", _, _, list(crossed)]:
+            crossings = crossings_of(crossed, request.principal) if crossed else ()
+            return Settled(True, posting.cost_nano_usd, crossings)
+        case [b"resolved", _, int(posted)]:
+            return Settled(changed=False, posted_nano_usd=posted)
+        case _:
+            return Settled(changed=False, posted_nano_usd=None)
 
 
 def _settle_keys(request: HoldRequest) -> list[str]:
     """The keys of `lua/settle.lua`."""
-    keys = Keys(request.principal.org)
+    keys = keys_of(request.principal.org)
     claim = () if request.claim is None else (keys.claim(request.claim.name), keys.answer(request.hold_id))
     return [
         keys.hold(request.hold_id),
@@ -234,6 +257,6 @@ def _settle_keys(request: HoldRequest) -> list[str]:
         keys.alerts,
         keys.crossed,
         keys.quarantine,
-        *states_of(keys, request.principal),
+        *states_of(request.principal),
         *claim,
     ]

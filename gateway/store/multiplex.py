@@ -1,4 +1,4 @@
-"""`ScriptRunner` on one connection that all calls share: what two scripts a call cost is what they cost (ADR 0024).
+"""Scripts on one connection that all calls share: what two of them a call cost is what they cost (ADR 0024).
 
 redis-py opens the connection (address, TLS, AUTH, HELLO; behind Sentinel or in a cluster to whoever is the master) and
 would then spend more on each command than the call itself. From there on it is ours: commands of one turn of the loop
@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import MovedError, RedisError, ResponseError
 
-from gateway.store.scripts import Argument, Reply, Script, unavailable
+from gateway.store.scripts import Argument, Begun, Reply, Script, unavailable
 from gateway.store.topology import MISDIRECTED, FollowingPool
 
 _DEAD_AFTER = 3
@@ -27,7 +27,7 @@ _NOT_YET: Any = object()
 
 
 class MultiplexedScripts:
-    """Runs scripts on one connection, made anew when it is lost.
+    """`ScriptRunner` and `ScriptSender` on one connection, made anew when it is lost.
 
     Nothing is sent twice by itself but what Redis has refused for not knowing the script, or for not being the master.
     """
@@ -57,6 +57,22 @@ class MultiplexedScripts:
         finally:
             self._observe(script.name, time.perf_counter() - began_s)
         return cast(Reply, reply) if isinstance(reply, list) else [reply]
+
+    def begin(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Begun | None:
+        """See `ScriptSender.begin`."""
+        link = self._link
+        if link is None or not link.is_open:
+            return None
+        began_s = time.perf_counter()
+        return Begun(link.send(_packed("EVALSHA", script.digest, len(keys), *keys, *args)), script, began_s)
+
+    def ended(self, begun: Begun) -> Reply | None:
+        """See `ScriptSender.ended`."""
+        self._observe(begun.script.name, time.perf_counter() - begun.began_s)
+        if begun.reply.exception() is not None:
+            return None
+        reply = begun.reply.result()
+        return reply if isinstance(reply, list) else None
 
     async def close(self) -> None:
         """Close the connection; a call that waits for its reply hears that the ledger is away."""

@@ -175,11 +175,17 @@ class Principals:
         self._redis = redis
         self._known: OrderedDict[str, Principal] = OrderedDict()
 
-    async def find(self, org: str, digest: str) -> Principal | None:
-        """The owner of a sub-key's digest, or None. Whether it is blocked, expired or revoked is not said here."""
+    def remembered(self, digest: str) -> Principal | None:
+        """The owner of a sub-key's digest, where it was found before."""
         known = self._known.get(digest)
         if known is not None:
             self._known.move_to_end(digest)
+        return known
+
+    async def find(self, org: str, digest: str) -> Principal | None:
+        """The owner of a sub-key's digest, or None. Whether it is blocked, expired or revoked is not said here."""
+        known = self.remembered(digest)
+        if known is not None:
             return known
         with TranslatedFaults():
             stored = await self._redis.get(Keys(org).digest(digest))

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import hiredis
 from redis.asyncio import Redis
@@ -96,6 +96,14 @@ def with_constants(source: str) -> str:
     return _NAMES.sub(lambda found: values.get(found[0], found[0]), _CONSTANTS.sub(r"\3", source))
 
 
+class Begun(NamedTuple):
+    """A script on its way. `reply` ends by itself; what it holds is for `ScriptSender.ended` to read."""
+
+    reply: asyncio.Future[object]
+    script: Script
+    began_s: float
+
+
 class ScriptRunner(Protocol):
     """What runs a script in Redis."""
 
@@ -105,6 +113,16 @@ class ScriptRunner(Protocol):
         Raises LedgerUnavailable: no answer within the bound. The script may have run all the same, so
         only what is idempotent by its id may be sent again.
         """
+
+
+class ScriptSender(Protocol):
+    """What runs a script without being waited for."""
+
+    def begin(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Begun | None:
+        """Send a script without waiting for it; None where the way to Redis must be made first: then `run` it."""
+
+    def ended(self, begun: Begun) -> Reply | None:
+        """The reply to what was begun, once it is done; None where there is none, or an error in its place."""
 
 
 class RedisScripts:

@@ -86,7 +86,8 @@ class Connection(asyncio.BufferedProtocol):
         self.state, self.sent, self.status, self.headers = "asked", True, 0, []
         self._head_bytes, self._framed = 0, False
         self._heard_at_s = self._loop.time()
-        self._watch_silence()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._silence_s, self._listen)
         self._transport.write(request)
 
     async def answer_begun(self) -> None:
@@ -122,9 +123,6 @@ class Connection(asyncio.BufferedProtocol):
             self.state = "idle"
         else:
             self.abort()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         return reusable
 
     def cut(self) -> None:
@@ -257,11 +255,11 @@ class Connection(asyncio.BufferedProtocol):
         self.abort()
         self._wake()
 
-    def _watch_silence(self) -> None:
-        """One timer a call: it looks whether something was heard meanwhile, and else waits on."""
-        self._timer = self._loop.call_later(self._silence_s, self._listen)
-
     def _listen(self) -> None:
+        """One timer for many calls: it looks whether something was heard meanwhile, and else waits on."""
+        self._timer = None
+        if self.state not in ("asked", "answering"):
+            return  # nothing is to be heard of; the next call sets it again
         now_s = self._loop.time()
         if self._reading_paused:
             self._heard_at_s = now_s
@@ -269,7 +267,6 @@ class Connection(asyncio.BufferedProtocol):
         if silent_s < self._silence_s:
             self._timer = self._loop.call_later(self._silence_s - silent_s, self._listen)
             return
-        self._timer = None
         self._fault = AnswerTimeout("ReadTimeout")
         self._fail("ReadTimeout")
 

@@ -67,7 +67,8 @@ class Authenticator:
             raise InvalidAPIKey(
                 "This is not an API key of this gateway: it begins with sk-mt- and was given to you whole."
             )
-        return await self._owner(org, digest_of(secret))
+        digest = digest_of(secret)
+        return self._principals.remembered(digest) or await self._owner(org, digest)
 
     async def _owner(self, org: str, digest: str) -> Principal:
         found = await self._principals.find(org, digest)

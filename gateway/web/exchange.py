@@ -38,8 +38,8 @@ class Line(Protocol):
     expects_continue: bool
     """Whether the client waits for "100 Continue" before it sends the body."""
 
-    def write(self, data: bytes) -> None:
-        """Hand bytes over; never waits."""
+    write: Callable[[bytes], None]
+    """Hands bytes over; never waits."""
 
     def is_full(self) -> bool:
         """Whether the client has stopped taking what was written."""
@@ -63,32 +63,33 @@ class Line(Protocol):
 class Exchange:
     """`gone` turns True when the client has left; writing then does nothing, so a stream can be read on."""
 
+    gone = False
+    started = False
+    finished = False
+    whole = False
+    """Whether the request has arrived to its end."""
+    status = 0
+    told: list[Header] | None = None
+    """Headers every answer from here on carries: what is left of limits and budgets. None: not known yet."""
+    cost_nano_usd: int | None = 0
+    """What a whole answer says it cost; None where that stands in its headers already, or nobody knows."""
+    waited_s = 0.0
+    """How long the client was waited for: to send its body, to read its answer."""
+    _on_gone: Callable[[], None] | None = None
+    _body_bytes = 0
+    _body_bytes_max = _UNASKED_BYTES_MAX
+    _reader: asyncio.Future[None] | None = None
+    _waiting: asyncio.Timeout | None = None
+    _chunked = False
+    _head = b""
+
     def __init__(self, line: Line, request_id: str, write_timeout_s: float) -> None:
         self._line = line
         self._write_timeout_s = write_timeout_s
         self._first: dict[bytes, bytes] = dict(reversed(line.headers))
-        self._on_gone: Callable[[], None] | None = None
         self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._body_bytes_max = _UNASKED_BYTES_MAX
-        self._reader: asyncio.Future[None] | None = None
-        self._chunked = False
-        self._head = b""
-        self._waiting: asyncio.Timeout | None = None
         self.method = line.method
         self.request_id = request_id
-        self.gone = False
-        self.started = False
-        self.finished = False
-        self.whole = False
-        """Whether the request has arrived to its end."""
-        self.status = 0
-        self.told: list[Header] | None = None
-        """Headers every answer from here on carries: what is left of limits and budgets. None: not known yet."""
-        self.cost_nano_usd: int | None = 0
-        """What a whole answer says it cost; None where that stands in its headers already, or nobody knows."""
-        self.waited_s = 0.0
-        """How long the client was waited for: to send its body, to read its answer."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (lower-case name), or None."""
@@ -136,17 +137,22 @@ class Exchange:
         self.started, self.status = True, status
         if self.gone:
             return
-        lines = [*self._line.standing_headers(), *headers, (b"x-request-id", self.request_id.encode())]
+        lines = [*self._line.standing_headers(), (b"x-request-id", self.request_id.encode()), *headers]
         if self.told:
             lines += self.told
-        names = {name: value for name, value in headers if name in (b"content-length", b"connection")}
-        if b"content-length" not in names and status not in _BODILESS:
+        length = connection = None
+        for name, value in headers:
+            if name == b"content-length":
+                length = value
+            elif name == b"connection":
+                connection = value
+        if length is None and status not in _BODILESS:
             if self._line.is_http_1_0:
                 self._line.keep_alive = False  # which knows no chunks: the connection's end is the body's
             else:
                 self._chunked = True
                 lines.append((b"transfer-encoding", b"chunked"))
-        if names.get(b"connection") == b"close":
+        if connection == b"close":
             self._line.keep_alive = False
         elif not self._line.keep_alive:
             lines.append((b"connection", b"close"))

@@ -105,6 +105,12 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             super().on_message_complete()
 
+    def ended(self, turn: "Turn") -> None:
+        """A call is answered; what still comes of its request is dropped."""
+        self.running = None
+        if self._arriving is turn:
+            self._arriving = None
+
     # What uvicorn calls
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
@@ -163,6 +169,16 @@ class GatewayProtocol(HttpToolsProtocol):
         return cycle is None or cycle.response_complete
 
 
+class _Nobody:
+    """Waits for no event: uvicorn tells its cycles by one that there is something to receive."""
+
+    def set(self) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
 def protocol_for(data_plane: DataPlane) -> type[asyncio.Protocol]:
     """What uvicorn is given as its `http`: it makes one of each connection."""
     return cast(type[asyncio.Protocol], functools.partial(GatewayProtocol, data_plane))
@@ -171,20 +187,22 @@ def protocol_for(data_plane: DataPlane) -> type[asyncio.Protocol]:
 class Turn:
     """One request of the data plane on its connection: an exchange's `Line`, and what uvicorn asks of a cycle."""
 
+    response_complete = False
+    disconnected = False
+    message_event = _NOBODY
+
     def __init__(self, protocol: GatewayProtocol, handler: Handler, new_exchange: Callable[[Line], Exchange]) -> None:
-        version = protocol.parser.get_http_version()
+        parser = protocol.parser
         self._protocol = protocol
         self._handler = handler
         self._flow = protocol.flow
         self._transport = protocol.transport
-        self.method = protocol.parser.get_method().decode("ascii")
+        self.write: Callable[[bytes], None] = protocol.transport.write
+        self.method = parser.get_method().decode("ascii")
         self.headers: Sequence[Header] = protocol.headers
-        self.is_http_1_0 = version == "1.0"
-        self.keep_alive = version != "1.0" and protocol.parser.should_keep_alive()
+        self.is_http_1_0 = parser.get_http_version() == "1.0"
+        self.keep_alive = not self.is_http_1_0 and parser.should_keep_alive()
         self.expects_continue = protocol.expect_100_continue
-        self.response_complete = False
-        self.disconnected = False
-        self.message_event = _NOBODY
         self.exchange = new_exchange(self)
 
     def begin(self) -> None:
@@ -193,9 +211,6 @@ class Turn:
         self._handler(self.exchange)
 
     # What an exchange uses
-
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
 
     def is_full(self) -> bool:
         return self._flow.write_paused
@@ -214,23 +229,14 @@ class Turn:
 
     def end(self) -> None:
         self.response_complete = True
-        self._protocol.running = None
+        self._protocol.ended(self)
+        del self.exchange  # they hold one another: a cycle a call is work for the collector
         if not self.keep_alive:
             self._transport.close()
         self._protocol.on_response_complete()
 
     def abort(self) -> None:
         self._transport.abort()
-
-
-class _Nobody:
-    """Waits for no event: uvicorn tells its cycles by one that there is something to receive."""
-
-    def set(self) -> None:
-        pass
-
-
-_NOBODY = _Nobody()
 
 
 def without_offer(data: bytes) -> bytes:

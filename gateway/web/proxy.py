@@ -3,7 +3,7 @@
 Read `Proxy._serve` first; everything below it is one of its steps.
 """
 
-import secrets
+import os
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -44,6 +44,7 @@ from gateway.wire.charge import counted_bound, least_bound, so_far_unheard
 from gateway.wire.strictjson import JSONObject, decode
 
 _MAX_COST = "x-gateway-max-cost-usd"
+_MAX_COST_HEADER = _MAX_COST.encode()
 
 
 class PricedCall(NamedTuple):
@@ -124,9 +125,12 @@ class Proxy:
         """
         call, price = priced.call, priced.price
         claim = claim_of(exchange.headers(b"idempotency-key"), principal, self._endpoint.path, call)
-        bound = await self._bound_within_wish(exchange, call, price)
+        wishes = exchange.headers(_MAX_COST_HEADER)
+        bound = await self._bound_within(wishes, call, price) if wishes else call.bound
         hold = _hold_request(exchange.request_id, priced, bound, principal, claim)
         decision = await self._admit(hold)
+        if isinstance(decision, Admitted):
+            return self._held_by(exchange, hold, decision)
         if bound is call.bound and _a_count_may_fit(decision, call, price):
             counted = await self._services.count(counted_bound, call)
             if counted.prompt_tokens < call.bound.prompt_tokens:
@@ -134,22 +138,23 @@ class Proxy:
                 decision = await self._admit(hold)
         if isinstance(decision, StalePrice):
             return decision
+        if isinstance(decision, Admitted):
+            return self._held_by(exchange, hold, decision)
         exchange.told = allowance_headers(decision.allowance)
         if isinstance(decision, Claimed):
             return await first_answer(self._services.answers, principal.org, decision)
-        if not isinstance(decision, Admitted):
-            raise await self._refusal(decision, principal)
+        raise await self._refusal(decision, principal)
+
+    def _held_by(self, exchange: Exchange, hold: HoldRequest, decision: Admitted) -> HoldRequest:
+        exchange.told = allowance_headers(decision.allowance)
         exchange.told.append((b"x-gateway-hold-usd", format_usd(hold.amount_nano_usd).encode()))
         return hold
 
-    async def _bound_within_wish(self, exchange: Exchange, call: Call, price: ModelPrice) -> Usage:
+    async def _bound_within(self, wishes: Sequence[bytes], call: Call, price: ModelPrice) -> Usage:
         """The call's bound, counted where its bytes are above what the caller wants to pay at most.
 
         Raises MaxCostExceeded.
         """
-        wishes = exchange.headers(b"x-gateway-max-cost-usd")
-        if not wishes:
-            return call.bound
         most = _max_cost(wishes)
         if price.most_of(call.bound) <= most:
             return call.bound
@@ -203,11 +208,11 @@ def _hold_request(
 
 def _a_count_may_fit(decision: Decision, call: Call, price: ModelPrice) -> bool:
     """Whether the call was refused for a bound that its counted tokens may keep within."""
-    least = least_bound(call)
     match decision:
         case OverBudget():
-            return price.most_of(least) <= decision.room_nano_usd
+            return price.most_of(least_bound(call)) <= decision.room_nano_usd
         case RateLimited(rate="tokens"):
+            least = least_bound(call)
             return least.prompt_tokens + least.completion_tokens <= decision.limit
         case _:
             return False
@@ -224,4 +229,4 @@ def _max_cost(wishes: Sequence[bytes]) -> int:
 
 def new_request_id() -> str:
     """Time-ordered, unique over all gateways: milliseconds, then 64 random bits, in hex."""
-    return f"req-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+    return f"req-{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"

@@ -151,9 +151,12 @@ class Relay:
         if answer.status >= 400:
             await self._pass_failure(answer, headers)
             return
-        await self._refuse_coded(answer)
-        first = b"" if _is_event_stream(answer) else await self._first(answer)
-        if self._endpoint.streamed and (_is_event_stream(answer) or _looks_like_events(first)):
+        said = dict(answer.headers)
+        if b"content-encoding" in said and said[b"content-encoding"].strip().lower() != b"identity":
+            await self._refuse_coded()
+        is_event_stream = said.get(b"content-type", b"").lstrip().lower().startswith(b"text/event-stream")
+        first = b"" if is_event_stream else await self._first(answer)
+        if self._endpoint.streamed and (is_event_stream or _looks_like_events(first)):
             await self._stream(answer, headers, first)
         else:
             await self._answer_whole(answer, headers, first)
@@ -167,11 +170,10 @@ class Relay:
             raise UpstreamError("The upstream failed and broke off its answer; nothing was billed.") from None
         await self._exchange.answer(answer.status, headers, mask(body, self._key.secret))
 
-    async def _refuse_coded(self, answer: UpstreamAnswer) -> None:
+    async def _refuse_coded(self) -> None:
         """A compressed answer cannot be metered, and nobody asked for one."""
-        if _header(answer, b"content-encoding", b"identity") != b"identity":
-            await self._post(await self._unanswered())
-            raise UpstreamBrokeOff("The upstream answered in a coding nobody asked for; it was billed by estimate.")
+        await self._post(await self._unanswered())
+        raise UpstreamBrokeOff("The upstream answered in a coding nobody asked for; it was billed by estimate.")
 
     async def _first(self, answer: UpstreamAnswer) -> bytes:
         """The first bytes: they decide the form where the content type does not say "event stream"."""
@@ -315,13 +317,5 @@ class Relay:
         await self._ending.post(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000), answer=answer)
 
 
-def _is_event_stream(answer: UpstreamAnswer) -> bool:
-    return _header(answer, b"content-type", b"").startswith(b"text/event-stream")
-
-
 def _looks_like_events(first: bytes) -> bool:
     return first.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").startswith(_EVENT_STREAM_BEGINS)
-
-
-def _header(answer: UpstreamAnswer, name: bytes, default: bytes) -> bytes:
-    return next((value.strip().lower() for key, value in answer.headers if key == name), default)

@@ -20,6 +20,7 @@ from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Job, Jobs
 from gateway.store.ledger import Ledger, Settled
+from gateway.store.scripts import Begun
 from gateway.store.spool import LeftBehind, Spool
 from gateway.store.spool_file import Owed
 
@@ -87,22 +88,23 @@ class Tasks:
 
 
 class Patience:
-    """Waits for tasks, for each at most `wait_s`: one timer for all of them, where `asyncio.wait` makes one each."""
+    """Waits for replies, for each at most `wait_s`: one timer for all of them, where `asyncio.wait` makes one each."""
 
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, task: "asyncio.Task[Any]") -> None:
-        """Return when the task is done, or its time is over."""
+    async def wait(self, reply: "asyncio.Future[Any]") -> bool:
+        """Whether it is done, failed or not, before its time is over."""
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
-        task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
+        reply.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
         self._waiting.append((loop.time() + self._wait_s, ended))
         if self._timer is None:
             self._timer = loop.call_later(self._wait_s, self._expire, loop)
         await ended
+        return reply.done()
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
@@ -124,18 +126,32 @@ class Settlements:
         self._tasks = tasks
         self._metrics = metrics
         self._spool = spool
+        self._wait_s = wait_s
         self._patience = Patience(wait_s)
         self.owed = 0
         self.replayed = asyncio.Event()
         """Set once the postings that earlier processes left in the spool are made."""
 
     async def settle(self, owed: Owed) -> None:
-        """Post in the background, again and again until Redis answers; returns when it is posted, or safe in the spool.
+        """Post, again and again until Redis answers; returns when it is posted, or safe in the spool.
 
-        Who calls it is one of `Tasks`, so that nothing cancels it.
+        Who calls it is one of `Tasks`, so that nothing cancels it. Nearly every posting is answered at once, which
+        needs no task of its own; whatever else becomes of it goes on in the background.
         """
-        posted = self._tasks.start(self._post(owed))
-        await self._patience.wait(posted)
+        self._owe(1)
+        began_s = time.perf_counter()
+        begun = None
+        if owed.job is None:
+            begun = self._ledger.begin_settle(owed.hold, owed.posting, answer=owed.answer)
+            if begun is not None and await self._patience.wait(begun.reply):
+                if self._is_settled(owed, begun, began_s):
+                    self._owe(-1)
+                    return
+                begun = None
+        posted = self._tasks.start(self._post(owed, begun, began_s))
+        left_s = began_s + self._wait_s - time.perf_counter()
+        if left_s > 0:
+            await asyncio.wait({posted}, timeout=left_s)
         if not posted.done():
             await self._keep(owed, posted)
 
@@ -199,23 +215,36 @@ class Settlements:
         await self._spool.drop(number)
         self._metrics.spool_entries.dec()
 
-    async def _post(self, owed: Owed) -> None:
-        self.owed += 1
-        self._metrics.settlements_owed.inc()
+    async def _post(self, owed: Owed, begun: Begun | None, began_s: float) -> None:
+        """`begun`: the first attempt, where its reply may still come."""
         try:
+            if begun is not None:
+                await asyncio.wait({begun.reply})
+                if self._is_settled(owed, begun, began_s):
+                    return
             bound = True if owed.job is None else await self._bound_first(owed.job, owed.first_poll_ms)
-            began = time.perf_counter()
             settled = await until_answered(lambda: self._ledger.settle(owed.hold, owed.posting, answer=owed.answer))
-            self._metrics.observe_settlement(time.perf_counter() - began)
-            self.owed -= 1
+            self._metrics.observe_settlement(time.perf_counter() - began_s)
             self._told(owed, settled)
             if bound is None and owed.job is not None:
                 job = owed.job
                 bound = await until_answered(lambda: self._jobs.bind(job, owed.first_poll_ms))
         finally:
-            self._metrics.settlements_owed.dec()
+            self._owe(-1)
         if not bound:
             log.warning("request %s was answered with another call's job: polls go to that one", owed.hold.request_id)
+
+    def _owe(self, change: int) -> None:
+        self.owed += change
+        self._metrics.settlements_owed.inc(change)
+
+    def _is_settled(self, owed: Owed, begun: Begun, began_s: float) -> bool:
+        settled = self._ledger.settled(begun, owed.hold, owed.posting)
+        if settled is None:
+            return False
+        self._metrics.observe_settlement(time.perf_counter() - began_s)
+        self._told(owed, settled)
+        return True
 
     async def _bound_first(self, job: Job, first_poll_ms: int) -> bool | None:
         """Bind an image job to its owner before its charge: who is charged can also be refunded.

@@ -32,6 +32,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class ChatMeter:
     """Meters one chat answer, a stream of events or one JSON object. See `wire.call.Meter`."""
 
+    _json: bytearray | None = None  # the answer, once it has turned out to be no stream
+    _started = False
+    _began = False
+    _ended = False
+    _usage: Usage | None = None
+    _anomaly = False
+    _events_bytes = 0
+
     def __init__(
         self,
         call: Call,
@@ -44,17 +52,10 @@ class ChatMeter:
         self._usage_max = call.usage_max
         self._raw_bytes_max = raw_bytes_max
         self._json_bytes_max = json_bytes_max
+        self._transcript = Transcript(text_characters_max)
         self._raw = bytearray()
         self._parser = EventParser(event_bytes_max)
-        self._json: bytearray | None = None  # the answer, once it has turned out to be no stream
-        self._started = False
-        self._began = False
-        self._ended = False
-        self._usage: Usage | None = None
-        self._anomaly = False
         self._events: list[bytes] = []
-        self._events_bytes = 0
-        self._transcript = Transcript(text_characters_max)
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the answer."""

@@ -104,7 +104,7 @@ def test_a_refund_goes_to_the_window_of_its_charge(bench: Bench) -> None:
 def test_a_refund_touches_nobody_else(bench: Bench) -> None:
     """Another team's charge stays where it is."""
     job = bench.submitted_job(IMAGE)
-    other = bench.call(7, replace(job.hold.principal, team="blue", user="binh", key="desk"))
+    other = bench.call(7, job.hold.principal._replace(team="blue", user="binh", key="desk"))
     bench.admit(other)
     bench.settle(other, capture(7))
     bench.refund(job)

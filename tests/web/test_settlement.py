@@ -32,6 +32,9 @@ class ScriptedLedger:
         self._before = before
         self.postings: list[Posting] = []
 
+    def begin_settle(self, _hold: HoldRequest, _posting: Posting, **_answer: bytes) -> None:
+        """Nothing is begun: all that is tested here goes on in the background."""
+
     async def settle(self, _hold: HoldRequest, posting: Posting, **_answer: bytes) -> Settled:
         await asyncio.sleep(0)
         self.postings.append(posting)
@@ -158,6 +161,9 @@ class Away:
     def __init__(self) -> None:
         self.back = asyncio.Event()
         self.postings: list[Posting] = []
+
+    def begin_settle(self, _hold: HoldRequest, _posting: Posting, **_answer: bytes) -> None:
+        """No connection to send anything on."""
 
     async def settle(self, _hold: HoldRequest, posting: Posting, **_answer: bytes) -> Settled:
         if not self.back.is_set():
