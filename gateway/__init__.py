@@ -4,6 +4,7 @@ Where things live, from the inside out; imports point only inwards:
 
 - `billing`    pure rules of money: prices, windows, budgets, entries
 - `wire`       pure protocol: what a request may cost, what an answer used
+- `counting`   tokens, counted in a process of its own
 - `store`      Redis: the ledger, the scopes, the reports
 - `upstream`   the HTTP leg to MiniToolAI
 - `web`        the ASGI face: the proxied call, the control plane, health

@@ -22,6 +22,7 @@ from gateway.billing.price_schedule import PriceSchedule
 from gateway.billing.principal import ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.call_log import call_log
+from gateway.counting.counter import Counter
 from gateway.dashboard.figures import Figures
 from gateway.dashboard.logins import Logins
 from gateway.dashboard.pages import Dashboard
@@ -104,8 +105,7 @@ class Gateway:
     ) -> None:
         self.fault = ""
         """Why the gateway could not start; empty while it could."""
-        self._settings = settings
-        self._listed = prices
+        self._settings, self._listed = settings, prices
         self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
         metrics = _metrics(settings, prices, share, log_line)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
@@ -114,7 +114,7 @@ class Gateway:
         ledger = Ledger(self._redis, self._hot, calendar, settings.lease_s, self._hot)
         jobs = Jobs(self._redis, scripts)
         self._scopes = Scopes(self._redis, scripts)
-        tasks = Tasks()
+        tasks, counter = Tasks(), Counter()
         keys = {DEFAULT_ORG: UpstreamKey(settings.upstream_api_key)}
         auth = Authenticator(Principals(self._redis), self._scopes, admin_key, keys, DEFAULT_ORG, calendar)
         self._spool = Spool(Path(settings.data_dir) / "spool")
@@ -129,12 +129,13 @@ class Gateway:
             _upstream(settings),
             keys,
             Answers(self._redis),
-            RunningCalls(leases, settings.lease_s),
+            RunningCalls(leases, settings.lease_s, counter.count),
             settlements,
             tasks,
             metrics,
             Refusals(self._redis, calendar),
             _limits(settings),
+            counter,
         )
         self._poller, polls = _polls(settings, self.services)
         self._billed = (*_endpoints(settings), *extra_endpoints)
@@ -243,6 +244,7 @@ class Gateway:
         self.services.metrics.share_out()
         await self._spool.close()
         await self.services.upstream.close()
+        await asyncio.to_thread(self.services.counter.close)
         await self._hot.close()
         await self._redis.aclose()
 

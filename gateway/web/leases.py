@@ -17,7 +17,7 @@ from gateway.billing.prices import ModelPrice
 from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.leases import Leases
-from gateway.wire.call import Call, Meter, Outcome
+from gateway.wire.call import Call, CountPrompt, Meter, Outcome
 from gateway.wire.charge import estimate, posting_of, prompt_tokens_of
 
 log = logging.getLogger("gateway.leases")
@@ -40,21 +40,23 @@ class RunningCall:
     told: Progress
     prompt_tokens: int | None = None
 
-    def count(self, outcome: Outcome) -> None:
+    def count(self, outcome: Outcome, count: CountPrompt) -> None:
         """Bring `told` up to what was seen. Counts tokens: run it off the event loop."""
         posting = posting_of(self.call, self.price, self.hold.amount_nano_usd, outcome)
         if posting is None or posting.type == "release":
             if self.prompt_tokens is None:
-                self.prompt_tokens = prompt_tokens_of(self.call)
-            posting = estimate(self.call, self.price, self.hold.amount_nano_usd, outcome, self.prompt_tokens)
+                self.prompt_tokens = prompt_tokens_of(self.call, count)
+            amount = self.hold.amount_nano_usd
+            posting = estimate(self.call, self.price, amount, outcome, count, self.prompt_tokens)
         self.told = Progress(posting.cost_nano_usd, posting.usage)
 
 
 class RunningCalls:
     """The calls of this process that hold money; renews their leases three times as often as they would end."""
 
-    def __init__(self, leases: Leases, lease_s: float) -> None:
+    def __init__(self, leases: Leases, lease_s: float, count: CountPrompt) -> None:
         self._leases = leases
+        self._count = count
         self._interval_s = lease_s / 3
         self._running: dict[str, RunningCall] = {}
 
@@ -67,7 +69,7 @@ class RunningCalls:
         del self._running[hold_id]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set. Counting has turns of its own: it may take long (tiktoken alone loads for a second), and
+        """Until `stop` is set. Counting has turns of its own: it may take long (megabytes for a second), and
         no lease must run out meanwhile, least of all of calls that were admitted since it began."""
         await asyncio.gather(self._again_and_again(stop, self._renew_all), self._again_and_again(stop, self._count_all))
 
@@ -94,7 +96,7 @@ class RunningCalls:
             for running in due:
                 outcomes.append(running.meter.outcome())
                 await asyncio.sleep(0)  # to read what was streamed takes a moment each; other calls go first
-            await asyncio.to_thread(_count, due, outcomes)
+            await asyncio.to_thread(_count, due, outcomes, self._count)
             await self._tell(org, [running for running in due if running.hold.hold_id in self._running])
 
     def _due(self) -> list[tuple[str, list[RunningCall]]]:
@@ -119,9 +121,9 @@ class RunningCalls:
                 )
 
 
-def _count(due: Sequence[RunningCall], outcomes: Sequence[Outcome]) -> None:
+def _count(due: Sequence[RunningCall], outcomes: Sequence[Outcome], count: CountPrompt) -> None:
     for running, outcome in zip(due, outcomes, strict=True):
-        running.count(outcome)
+        running.count(outcome, count)
 
 
 class Reaper:

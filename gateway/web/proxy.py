@@ -41,7 +41,7 @@ from gateway.web.relay import HeldCall, Relay
 from gateway.web.repeats import claim_of, first_answer
 from gateway.web.services import Services
 from gateway.wire.call import Call, Endpoint
-from gateway.wire.charge import counted_bound, least_bound, so_far_unheard
+from gateway.wire.charge import least_bound, so_far_unheard
 from gateway.wire.strictjson import JSONObject, decode
 
 _MAX_COST = "x-gateway-max-cost-usd"
@@ -142,7 +142,7 @@ class Proxy:
         if isinstance(decision, Admitted):
             return self._held_by(exchange, hold, decision)
         if bound is call.bound and _a_count_may_fit(decision, call, price):
-            counted = await self._services.count(counted_bound, call)
+            counted = await self._services.counted_bound(call)
             if counted.prompt_tokens < call.bound.prompt_tokens:
                 hold = _hold_request(exchange.request_id, priced, counted, principal, claim)
                 decision = await self._admit(hold)
@@ -170,7 +170,7 @@ class Proxy:
             return call.bound
         bound = call.bound
         if price.most_of(least_bound(call)) <= most:
-            bound = await self._services.count(counted_bound, call)
+            bound = await self._services.counted_bound(call)
         if price.most_of(bound) <= most:
             return bound
         required = format_usd(price.most_of(bound))

@@ -288,7 +288,7 @@ class Relay:
         decided = posting_of(self._call, self._price, amount, outcome, cut=cut)
         if decided is not None:
             return decided
-        return await asyncio.to_thread(estimate, self._call, self._price, amount, outcome)
+        return await asyncio.to_thread(estimate, self._call, self._price, amount, outcome, self._services.counter.count)
 
     async def _no_answer(self, fault: NoAnswer | BrokenOff) -> GatewayError:
         """Book what may have been billed, and say so."""
@@ -299,7 +299,8 @@ class Relay:
         return UpstreamBrokeOff(f"The upstream broke off before its answer began. {_MAY_BE_BILLED}")
 
     async def _unanswered(self) -> Posting:
-        return await asyncio.to_thread(unanswered, self._call, self._price, self._hold.amount_nano_usd)
+        amount, count = self._hold.amount_nano_usd, self._services.counter.count
+        return await asyncio.to_thread(unanswered, self._call, self._price, amount, count)
 
     async def _post(self, posting: Posting, *, answer: bytes = b"") -> None:
         if self._record.posting is None:

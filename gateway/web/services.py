@@ -1,12 +1,13 @@
 """What the handlers of the data plane are given: built once by `app`, shared by all calls."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.billing.usage import Usage
+from gateway.counting.counter import Counter
 from gateway.metrics import Metrics
 from gateway.store.answers import Answers
 from gateway.store.jobs import Jobs
@@ -18,6 +19,7 @@ from gateway.web.auth import Authenticator
 from gateway.web.leases import RunningCalls
 from gateway.web.settlement import Settlements, Tasks
 from gateway.wire.call import Call
+from gateway.wire.charge import counted_bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +72,17 @@ class Services:
     metrics: Metrics
     refusals: Refusals
     limits: CallLimits
-    counter: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="count"))
-    """Counts tokens for admissions, one call at a time."""
+    counter: Counter
+    counting_admissions: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="count"))
+    """Waits for the counter, one admission at a time."""
     draining: bool = False
     drains: int = 0
     """Streams that are read on after their client left."""
 
-    async def count(self, counting: Callable[[Call], Usage], call: Call) -> Usage:
-        """Count tokens for an admission, one call at a time, in a thread of its own.
+    async def counted_bound(self, call: Call) -> Usage:
+        """Count tokens for an admission, one call at a time.
 
-        Those who are refused wait here for one another, and never for the threads that settlements estimate in.
+        Those who are refused wait here for one another, so that a settlement waits for one of them at most.
         """
-        return await asyncio.get_running_loop().run_in_executor(self.counter, counting, call)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.counting_admissions, counted_bound, call, self.counter.count)

@@ -46,6 +46,10 @@ class PromptText(NamedTuple):
     extra_tokens: int
 
 
+CountPrompt = Callable[[PromptText, int], int]
+"""Counts a prompt, up to a maximum: `wire.tokens.count_prompt`, or whoever does it elsewhere. Blocks."""
+
+
 class Call(NamedTuple):
     """One request, validated, priced and ready to be sent.
 

@@ -13,8 +13,7 @@
 from gateway.billing.ledger import ANOMALY, ESTIMATED, OVERRUN, RELEASE, UNANSWERED, Posting, Progress
 from gateway.billing.prices import ModelPrice
 from gateway.billing.usage import Usage
-from gateway.wire.call import Call, Outcome
-from gateway.wire.tokens import count, count_prompt
+from gateway.wire.call import Call, CountPrompt, Outcome, PromptText
 
 
 def posting_of(
@@ -34,23 +33,28 @@ def posting_of(
 
 
 def estimate(
-    call: Call, price: ModelPrice, hold_nano_usd: int, outcome: Outcome, prompt_tokens: int | None = None
+    call: Call,
+    price: ModelPrice,
+    hold_nano_usd: int,
+    outcome: Outcome,
+    count: CountPrompt,
+    prompt_tokens: int | None = None,
 ) -> Posting:
     """Charge the prompt and what was streamed, never more than was held. Counts tokens: run it off the event loop.
 
     `prompt_tokens`: what the prompt was counted to be before.
     """
     usage = Usage(
-        prompt_tokens=prompt_tokens if prompt_tokens is not None else prompt_tokens_of(call),
-        completion_tokens=_streamed_tokens(call, outcome),
+        prompt_tokens=prompt_tokens if prompt_tokens is not None else prompt_tokens_of(call, count),
+        completion_tokens=_streamed_tokens(call, outcome, count),
         units=call.bound.units,
     )
     return Posting("capture", min(price.most_of(usage), hold_nano_usd), usage, "estimated", (ESTIMATED,))
 
 
-def unanswered(call: Call, price: ModelPrice, hold_nano_usd: int) -> Posting:
+def unanswered(call: Call, price: ModelPrice, hold_nano_usd: int, count: CountPrompt) -> Posting:
     """The request left whole and no answer came: charge the prompt, or the price of a unit. Counts tokens."""
-    usage = Usage(prompt_tokens=prompt_tokens_of(call), units=call.bound.units)
+    usage = Usage(prompt_tokens=prompt_tokens_of(call, count), units=call.bound.units)
     cost = min(price.most_of(usage), hold_nano_usd)
     return Posting("capture", cost, usage, "estimated", (ESTIMATED, UNANSWERED))
 
@@ -61,10 +65,10 @@ def so_far_unheard(price: ModelPrice, bound: Usage, hold_nano_usd: int) -> Progr
     return Progress(min(price.most_of(usage), hold_nano_usd), usage)
 
 
-def counted_bound(call: Call) -> Usage:
+def counted_bound(call: Call, count: CountPrompt) -> Usage:
     """The call's bound with its prompt counted instead of measured in bytes. Counts tokens."""
     return Usage(
-        prompt_tokens=prompt_tokens_of(call),
+        prompt_tokens=prompt_tokens_of(call, count),
         completion_tokens=call.bound.completion_tokens,
         units=call.bound.units,
     )
@@ -81,14 +85,14 @@ def least_bound(call: Call) -> Usage:
     )
 
 
-def prompt_tokens_of(call: Call) -> int:
+def prompt_tokens_of(call: Call, count: CountPrompt) -> int:
     """The prompt's tokens, counted; its bound where it has no text. Counts tokens: run it off the event loop."""
     if call.prompt is None:
         return call.bound.prompt_tokens
-    return count_prompt(call.prompt, call.bound.prompt_tokens)
+    return count(call.prompt, call.bound.prompt_tokens)
 
 
-def _streamed_tokens(call: Call, outcome: Outcome) -> int:
+def _streamed_tokens(call: Call, outcome: Outcome, count: CountPrompt) -> int:
     if not outcome.text_complete:
         return call.completion_tokens_max
-    return min(count(outcome.text), call.completion_tokens_max)
+    return count(PromptText((outcome.text,), 0), call.completion_tokens_max)
