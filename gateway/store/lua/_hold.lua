@@ -31,25 +31,46 @@ local function windows_of(hold)
   return string.format('%.0f %.0f %.0f', hold[STARTED + DAY], hold[STARTED + WEEK], hold[STARTED + MONTH])
 end
 
--- Post to every window of its scope i (outermost first) that a hold counts in: `change` to what is spent, `freed` off what
--- is held. Returns whether the scope's balances can be true afterwards; `posted_in`, if given, is told which windows.
-local function post(hold, i, scope, change, freed, posted_in)
-  local sound = true
-  for window = TOTAL, MONTH do
-    local place = 3 * window
-    if window == TOTAL or scope[START + place] == hold[STARTED + window] then
-      local spent, held = scope[SPENT + place] + change, scope[HELD + place] - freed
-      scope[SPENT + place], scope[HELD + place] = spent, held
-      sound = sound and spent <= AMOUNT_MAX and held >= 0
-      if posted_in then posted_in[window] = true end
-    end
+-- Whether what becomes of a hold is posted to the credit of its scope i (outermost first).
+local function from_credit(hold, i)
+  return hold[FROM_CREDIT] > 0 and math.floor(hold[FROM_CREDIT] / 2 ^ (i - 1)) % 2 == 1
+end
+
+-- A hold's scope i (packed) after a posting: `change` is added to what is spent in each window that the hold counts in.
+-- `ended`: what it set aside is free again. `tokens`, if given, are taken from the bucket. Returns the scope packed anew,
+-- and how many bytes of thresholds it has.
+-- Numbers in locals, for a settlement does this with four scopes: in a table it would take half as long again.
+local function posted(packed, hold, i, change, ended, tokens, now)
+  local version, flags, expires_at, total_limit, day_limit, week_limit, month_limit, total_spent, total_held,
+    day, day_spent, day_held, week, week_spent, week_held, month, month_spent, month_held,
+    request_limit, token_limit, image_limit, call_limit, requests_at, tokens_at, images_at, tokens_held, calls_open,
+    paid_in, credit_spent, credit_held, soft_bytes = struct.unpack(SCOPE_FORMAT, packed)
+  local freed = ended and hold[AMOUNT] or 0
+
+  total_spent, total_held = total_spent + change, total_held - freed
+  local sound = total_spent <= AMOUNT_MAX and total_held >= 0
+  if day == hold[STARTED + DAY] then
+    day_spent, day_held = day_spent + change, day_held - freed
+    sound = sound and day_spent <= AMOUNT_MAX and day_held >= 0
   end
-  local from_credit = hold[FROM_CREDIT]
-  if from_credit > 0 and math.floor(from_credit / 2 ^ (i - 1)) % 2 == 1 then
-    local spent, held = scope[CREDIT_SPENT] + change, scope[CREDIT_HELD] - freed
-    scope[CREDIT_SPENT], scope[CREDIT_HELD] = spent, held
-    sound = sound and spent <= AMOUNT_MAX and held >= 0
-    if posted_in then posted_in[PREPAID] = true end
+  if week == hold[STARTED + WEEK] then
+    week_spent, week_held = week_spent + change, week_held - freed
+    sound = sound and week_spent <= AMOUNT_MAX and week_held >= 0
   end
-  return sound
+  if month == hold[STARTED + MONTH] then
+    month_spent, month_held = month_spent + change, month_held - freed
+    sound = sound and month_spent <= AMOUNT_MAX and month_held >= 0
+  end
+  if from_credit(hold, i) then
+    credit_spent, credit_held = credit_spent + change, credit_held - freed
+    sound = sound and credit_spent <= AMOUNT_MAX and credit_held >= 0
+  end
+  if ended then tokens_held, calls_open = tokens_held - hold[HOLD_TOKENS], calls_open - 1 end
+  if not sound and tokens then error('the books do not add up') end
+  if tokens then tokens_at = taken(tokens_at, token_limit, tokens, now) end
+
+  return struct.pack(SCOPE_FORMAT, version, flags, expires_at, total_limit, day_limit, week_limit, month_limit,
+    total_spent, total_held, day, day_spent, day_held, week, week_spent, week_held, month, month_spent, month_held,
+    request_limit, token_limit, image_limit, call_limit, requests_at, tokens_at, images_at, tokens_held, calls_open,
+    paid_in, credit_spent, credit_held, soft_bytes) .. string.sub(packed, SCOPE_BYTES + 1), soft_bytes
 end

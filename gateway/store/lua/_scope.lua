@@ -65,12 +65,11 @@ local function pays_ahead(scope)
   return scope[FLAGS] >= PAYS_AHEAD
 end
 
--- Take an amount from a bucket, for good. Whatever is taken, it is empty for no longer than a minute.
-local function take(scope, rate, taken, now)
-  local limit, arrival = scope[RATE_LIMIT + rate], scope[ARRIVAL + rate]
-  if limit <= 0 then return end
+-- When a bucket is full again (ms) once an amount is taken from it, for good. Whatever is taken, it is empty for no longer
+-- than a minute.
+local function taken(arrival, limit, amount_taken, now)
+  if limit <= 0 then return arrival end
   if arrival < now then arrival = now end
-  arrival = arrival + taken * MINUTE_MS / limit
-  if arrival > now + MINUTE_MS then arrival = now + MINUTE_MS end
-  scope[ARRIVAL + rate] = arrival
+  arrival = arrival + amount_taken * MINUTE_MS / limit
+  return arrival > now + MINUTE_MS and now + MINUTE_MS or arrival
 end

@@ -1,6 +1,6 @@
 -- threshold: soft percents of budgets that spending has reached; each is told once for a scope, window and limit, by the
 -- first charge that finds it reached: the one that crosses it, or the next after a limit was lowered or credit moved away.
--- Stands behind _scope and _numbers.
+-- Stands behind _numbers, _scope and _hold.
 
 local ALERTS_MAX = 10000
 local CROSSED_KEPT_MS = 63 * 24 * 3600 * 1000       -- longer than any window that ends is posted to
@@ -18,17 +18,21 @@ local function standing_of(scope, window)
   return scope[LIMIT + window], scope[SPENT + place], window == TOTAL and 0 or scope[START + place]
 end
 
--- Add the percents that a scope has reached in the windows it was charged in, and mark them in its text: who is above all
--- of them is asked no more.
-local function add_crossed(crossed, i, scope, charged)
+-- Add the percents that scope i (packed) has reached in the windows its hold was charged in. Returns it with those marked
+-- in its text: who is above all of them is asked no more.
+local function add_crossed(crossed, i, packed, hold)
+  local scope = read_scope(packed)
   local models = models_of(scope)
   scope[TEXTS] = string.gsub(soft_of(scope), '(%d):(%d+)', function(number, percent)
     local window = tonumber(number)
     local limit, spent, start = standing_of(scope, window)
-    if not charged[window] or limit <= 0 or spent < share_of(limit, percent) then return nil end
+    local charged = window == TOTAL or window ~= PREPAID and start == hold[STARTED + window]
+    if window == PREPAID then charged = from_credit(hold, i) end
+    if not charged or limit <= 0 or spent < share_of(limit, percent) then return nil end
     crossed[#crossed + 1] = {i, window, tonumber(percent), limit, spent, start}
     return number .. '+' .. percent
   end) .. models
+  return write_scope(scope)
 end
 
 -- Keep an alert of each that was not told before; returns those. The marks in a scope's text only spare this question: they

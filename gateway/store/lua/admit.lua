@@ -199,8 +199,8 @@ for i = 1, count do
     scope[CREDIT_HELD] = scope[CREDIT_HELD] + required
     from_credit = from_credit + 2 ^ (i - 1)
   end
-  take(scope, REQUESTS, 1, now)
-  take(scope, IMAGES, images, now)
+  scope[ARRIVAL + REQUESTS] = taken(scope[ARRIVAL + REQUESTS], scope[RATE_LIMIT + REQUESTS], 1, now)
+  scope[ARRIVAL + IMAGES] = taken(scope[ARRIVAL + IMAGES], scope[RATE_LIMIT + IMAGES], images, now)
   scope[TOKENS_HELD] = scope[TOKENS_HELD] + tokens
   scope[CALLS_OPEN] = scope[CALLS_OPEN] + 1
   writes[2 * i - 1], writes[2 * i] = KEYS[i + 3], write_scope(scope)

@@ -16,21 +16,18 @@ if not packed[1] then return {'unknown'} end
 local hold = read_hold(packed[1])
 if hold[STATE] == OPEN then return {'open'} end
 
-local posted = hold[POSTED]
+local charged = hold[POSTED]
 local writes = {}
 for i = 1, #KEYS - 4 do
-  local scope = read_scope(packed[i + 1])
-  post(hold, i, scope, -posted, 0)
-  writes[#writes + 1] = KEYS[i + 4]
-  writes[#writes + 1] = write_scope(scope)
+  writes[2 * i - 1], writes[2 * i] = KEYS[i + 4], (posted(packed[i + 1], hold, i, -charged))
 end
 
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'error')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-if posted == 0 then return {'nothing_to_refund'} end
+if charged == 0 then return {'nothing_to_refund'} end
 redis.call('MSET', unpack(writes))
 local id = redis.call('XADD', KEYS[4], '*', 'type', 'refund', 'hold', string.match(KEYS[3], '[^:]+$'),
-  'cost', '-' .. decimal(posted), 'at', decimal(now_ms()), 'admitted', decimal(hold[ADMITTED_AT]), 'from_credit',
+  'cost', '-' .. decimal(charged), 'at', decimal(now_ms()), 'admitted', decimal(hold[ADMITTED_AT]), 'from_credit',
   decimal(hold[FROM_CREDIT]), 'windows', windows_of(hold), 'entry', ARGV[2])
-return {'refunded', id, posted}
+return {'refunded', id, charged}

@@ -44,23 +44,13 @@ if hold[STATE] ~= OPEN and not late then
 end
 if state == EXPIRED and (hold[DEADLINE] ~= passed_deadline or hold[DEADLINE] > now) then return {'renewed'} end
 
-local change, freed = charge - hold[POSTED], hold[AMOUNT]
-if late then
-  freed = 0
-  tokens = math.max(0, tokens - hold[SO_FAR_PROMPT] - hold[SO_FAR_COMPLETION])
-end
+local change = charge - hold[POSTED]
+if late then tokens = math.max(0, tokens - hold[SO_FAR_PROMPT] - hold[SO_FAR_COMPLETION]) end
 local writes, crossed = {}, {}
 for i = 1, count do
-  local scope = read_scope(packed[i + 1])
-  if not late then
-    scope[CALLS_OPEN] = scope[CALLS_OPEN] - 1
-    scope[TOKENS_HELD] = scope[TOKENS_HELD] - hold[HOLD_TOKENS]
-  end
-  take(scope, TOKENS, tokens, now)
-  local charged = change > 0 and scope[SOFT_BYTES] > 0 and {}
-  if not post(hold, i, scope, change, freed, charged) then error('the books do not add up') end
-  if charged then add_crossed(crossed, i, scope, charged) end
-  writes[2 * i - 1], writes[2 * i] = KEYS[i + 6], write_scope(scope)
+  local scope, soft_bytes = posted(packed[i + 1], hold, i, change, not late, tokens, now)
+  if change > 0 and soft_bytes > 0 then scope = add_crossed(crossed, i, scope, hold) end
+  writes[2 * i - 1], writes[2 * i] = KEYS[i + 6], scope
 end
 
 local entry = {'type', late and 'late_capture' or ARGV[2], 'hold', ARGV[1], 'cost', change, 'at', now,
