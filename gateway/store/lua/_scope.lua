@@ -1,13 +1,17 @@
 -- scope: the packed string of one scope, layout 3 (ADR 0003), and the windows inside it.
 -- Not a script: it stands in front of every script that touches scopes.
 --
--- A scope is 31 little-endian doubles, then its soft thresholds ("1:50 1+80 4:90": number of the window, percent; "+" once
--- that is told, until its limit or its window is another), then its allow-list of models: "\n" before, between and after the names, or nothing where every model is allowed. One GET
--- reads it, one SET writes it. Amounts are nano-USD below 2^53, where a double counts exactly.
+-- A scope is 31 little-endian doubles, then its soft thresholds ("1:50 1+80 4:90": number of the window, percent; "+"
+-- once that is told, until its limit or its window is another), then its allow-list of models: "\n" before, between and
+-- after the names, or nothing where every model is allowed. One GET reads it, one SET writes it. Amounts are nano-USD below
+-- 2^53, where a double counts exactly.
+--
+-- What every call runs (admit.lua, `posted` in _hold.lua) takes the doubles into locals, in the order of ADR 0003; all else
+-- reads a scope into a table.
 
 local SCOPE_FORMAT = '<ddddddddddddddddddddddddddddddd'
 local SCOPE_BYTES = 248
-local TEXTS = 32                                    -- where a scope that was read has its thresholds and models, as they are stored
+local TEXTS = 32                                    -- where a scope that was read has its thresholds and models
 local VERSION, FLAGS, EXPIRES_AT = 1, 2, 3          -- EXPIRES_AT in ms, 0 = never
 local BLOCKED, REVOKED, PAYS_AHEAD = 1, 2, 4        -- bits of FLAGS; PAYS_AHEAD: it has a prepaid budget
 

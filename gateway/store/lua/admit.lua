@@ -181,16 +181,22 @@ repeat
       not_allowed = not_allowed or i
     end
 
-    if call_limit >= 0 and calls_open >= call_limit then wait(CALLS_WAIT_MS, 'rate_limited', {i, CONCURRENT, call_limit}) end
+    if call_limit >= 0 and calls_open >= call_limit then
+      wait(CALLS_WAIT_MS, 'rate_limited', {i, CONCURRENT, call_limit})
+    end
     if request_limit >= 0 then weigh_rate(i, REQUESTS, request_limit, 1, requests_at, 0) end
     if token_limit >= 0 and tokens > 0 then weigh_rate(i, TOKENS, token_limit, tokens, tokens_at, tokens_held) end
     if image_limit >= 0 and images > 0 then weigh_rate(i, IMAGES, image_limit, images, images_at, 0) end
 
     local room = AMOUNT_MAX - required
-    if total_limit >= 0 or total_spent + total_held > room then weigh_budget(i, TOTAL, total_limit, total_spent, total_held) end
+    if total_limit >= 0 or total_spent + total_held > room then
+      weigh_budget(i, TOTAL, total_limit, total_spent, total_held)
+    end
     if day_limit >= 0 or day_spent + day_held > room then weigh_budget(i, DAY, day_limit, day_spent, day_held) end
     if week_limit >= 0 or week_spent + week_held > room then weigh_budget(i, WEEK, week_limit, week_spent, week_held) end
-    if month_limit >= 0 or month_spent + month_held > room then weigh_budget(i, MONTH, month_limit, month_spent, month_held) end
+    if month_limit >= 0 or month_spent + month_held > room then
+      weigh_budget(i, MONTH, month_limit, month_spent, month_held)
+    end
     if flags >= PAYS_AHEAD then
       weigh_budget(i, PREPAID, paid_in, credit_spent, credit_held)
       credit_held = credit_held + required
