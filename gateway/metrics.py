@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar, get_args
+from typing import NamedTuple, Protocol, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -24,7 +24,7 @@ from gateway.billing.principal import ScopeKind
 from gateway.call_log import CallRecord, call_line, call_log, log_crossing, log_expiry, log_failed_login
 from gateway.ledger_view import LedgerGauges, LedgerView
 from gateway.shared_metrics import Share
-from gateway.tally import Counter, Gauge, Histogram, Level
+from gateway.tally import Count, Counter, Gauge, Histogram, Level
 
 OTHER = "other"
 """What teams and users past their bounds count as."""
@@ -41,6 +41,7 @@ _SOURCE_OF: Mapping[str, str] = {
 }
 """Whose fault an error is, by its code; all others are the caller's."""
 _CALLER = "caller"
+_PLACES_MAX = 10_000
 _ROUND_TRIP_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SHARE_OUT_S = 1.0
@@ -81,6 +82,7 @@ class Metrics:
         for model in models:
             self._observe_flags(model, ())
         self._scripts = {name: self._script_duration.labels(name) for name in scripts}
+        self._ordinary: dict[object, _Ordinary] = {}
         self._ledger = LedgerGauges()
         self._shown = self.registry
         if share is not None:
@@ -91,6 +93,14 @@ class Metrics:
     def observe(self, record: CallRecord) -> None:
         """Count one finished call and write its log line."""
         duration_s = _now_since(record)
+        posting = record.posting
+        if posting is not None and posting.type == "capture" and not posting.flags and not record.error:
+            self._observe_ordinary(record, posting, duration_s)
+        else:
+            self._observe_any(record, duration_s)
+        self._log_line(call_line(record, duration_s))
+
+    def _observe_any(self, record: CallRecord, duration_s: float) -> None:
         team = _label(self._teams, record.principal.team if record.principal else None)
         model = record.model or NONE
         self._requests.labels(record.endpoint, model, team, str(record.status), record.error).inc()
@@ -103,7 +113,40 @@ class Metrics:
         if record.posting is not None and record.posting.type == "capture":
             user = record.principal.user if record.principal else None
             self._observe_charge(record.posting, record.kind, model, team, user)
-        self._log_line(call_line(record, duration_s))
+
+    def _observe_ordinary(self, record: CallRecord, posting: Posting, duration_s: float) -> None:
+        """What `_observe_any` counts of a call that was charged and met no fault, which most are."""
+        who = record.principal
+        place = (record.endpoint, record.model, record.kind, record.status, who)
+        series = self._ordinary.get(place)
+        if series is None:
+            if len(self._ordinary) >= _PLACES_MAX:
+                self._ordinary.clear()
+            series = self._ordinary[place] = self._series_of(record)
+        series.requests.inc()
+        series.input_tokens.inc(posting.usage.prompt_tokens)
+        series.output_tokens.inc(posting.usage.completion_tokens)
+        if series.images is not None:
+            series.images.inc(posting.usage.units)
+        cost_usd = posting.cost_nano_usd / NANO_PER_USD
+        series.cost.inc(cost_usd)
+        series.user_cost.inc(cost_usd)
+        self._duration.labels(record.endpoint).observe(duration_s)
+        self._observe_times(record, duration_s)
+
+    def _series_of(self, record: CallRecord) -> "_Ordinary":
+        who, model = record.principal, record.model or NONE
+        team = _label(self._teams, who.team if who else None)
+        user = _label(self._users, who.user if who else None)
+        self._observe_flags(model, ())
+        return _Ordinary(
+            requests=self._requests.labels(record.endpoint, model, team, str(record.status), ""),
+            input_tokens=self._tokens.labels(team, model, "input"),
+            output_tokens=self._tokens.labels(team, model, "output"),
+            images=self._images.labels(team, model) if record.kind == "image" else None,
+            cost=self._cost.labels(team, model, record.kind),
+            user_cost=self._user_cost.labels(team, user),
+        )
 
     def observe_crossing(self, crossing: Crossing) -> None:
         """Count a soft threshold that was crossed, and write its log line."""
@@ -254,6 +297,17 @@ class Metrics:
         self.registry.register(family)
         self._families.append(family)
         return family
+
+
+class _Ordinary(NamedTuple):
+    """The series that the charged calls of one key, model and endpoint count in, found once."""
+
+    requests: Count
+    input_tokens: Count
+    output_tokens: Count
+    images: Count | None
+    cost: Count
+    user_cost: Count
 
 
 class _Known(Protocol):

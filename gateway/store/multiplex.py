@@ -150,7 +150,8 @@ class LinkLost(ConnectionError):
 class Link(asyncio.Protocol):
     """One open connection, taken over from redis-py: commands in, replies out, in order.
 
-    What a command costs here is its future. Time is kept by write: all that left together are late together.
+    What a command costs here is its future. One that finds nothing on its way leaves at once, others with those
+    of the same turn of the loop. Time is kept by write: all that left together are late together.
     """
 
     def __init__(self, connection: AbstractConnection, timeout_s: float) -> None:
@@ -179,10 +180,13 @@ class Link(asyncio.Protocol):
         if self._lost or self._transport.is_closing():
             reply.set_exception(LinkLost("the connection was closed", maybe_applied=False))
             return reply
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
+        idle = not self._owed
         self._outgoing.append(command)
         self._owed.append(reply)
+        if idle:
+            self._flush()  # nothing is on its way, so nothing will come soon to leave with it
+        elif len(self._outgoing) == 1:
+            self._loop.call_soon(self._flush)
         return reply
 
     def retire(self) -> None:
@@ -219,7 +223,7 @@ class Link(asyncio.Protocol):
         """See `pause_writing`."""
 
     def _flush(self) -> None:
-        if self._lost:
+        if self._lost or not self._outgoing:
             return
         now_s = self._loop.time()
         late_at_s = now_s + self._timeout_s

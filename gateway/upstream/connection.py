@@ -116,6 +116,10 @@ class Connection(asyncio.BufferedProtocol):
             self._resume_reading()
         return chunk
 
+    def has_more(self) -> bool:
+        """Whether `read` would not wait for more of the body."""
+        return bool(self._body)
+
     def finish(self) -> bool:
         """The answer was read, or is left: whether the connection can be asked again. If not, it is closed."""
         reusable = self.state == "answered" and self._keeps_alive and self._fault is None and not self._body

@@ -107,6 +107,9 @@ class DirectAnswer:
             self._free()  # the next call need not wait until this one is settled
         return chunk
 
+    def has_more(self) -> bool:
+        return self._connection is not None and self._connection.has_more()
+
     async def close(self) -> None:
         if self._connection is not None:
             self._free()

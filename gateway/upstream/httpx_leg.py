@@ -96,6 +96,9 @@ class HttpxAnswer:
         except (httpx.TransportError, httpx.StreamError, OSError) as error:
             raise BrokenOff(type(error).__name__) from error
 
+    def has_more(self) -> bool:
+        return False  # httpx does not say
+
     async def close(self) -> None:
         await self._chunks.aclose()
         await self._response.aclose()

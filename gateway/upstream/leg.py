@@ -97,6 +97,9 @@ class UpstreamAnswer(Protocol):
         Raises BrokenOff.
         """
 
+    def has_more(self) -> bool:
+        """Whether more of the body is there already: `read` would not wait for it."""
+
     async def close(self) -> None:
         """Free the connection; safe at any point and more than once."""
 

@@ -130,7 +130,7 @@ class Exchange:
                 self._on_gone()
 
     def start(self, status: int, headers: Sequence[Header]) -> None:
-        """Write the head of an answer, at the latest once the loop has nothing else to do.
+        """Make the head of an answer: it leaves in one packet with the first bytes of the body, or by `write_head`.
 
         Without a length among its headers the body goes in chunks.
         """
@@ -156,9 +156,13 @@ class Exchange:
             self._line.keep_alive = False
         elif not self._line.keep_alive:
             lines.append((b"connection", b"close"))
-        # The first bytes of the body are mostly there already: they leave in one packet with the head.
         self._head = head_of(status, lines)
-        asyncio.get_running_loop().call_soon(self._write_head)
+
+    def write_head(self) -> None:
+        """Let the client see that its answer has begun; there is no body to send yet."""
+        if self._head and not self.gone:
+            head, self._head = self._head, b""
+            self._line.write(head)
 
     async def write(self, chunk: bytes) -> None:
         """Pass bytes on; waits while the client's connection is full. Does nothing once the client has left."""
@@ -275,11 +279,6 @@ class Exchange:
         finally:
             self._waiting = None
             self.waited_s += time.perf_counter() - began
-
-    def _write_head(self) -> None:
-        if self._head and not self.gone:
-            head, self._head = self._head, b""
-            self._line.write(head)
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

@@ -209,6 +209,8 @@ class Relay:
             self._copy_of_answer.begin(answer.status, headers)
         try:
             self._exchange.start(answer.status, headers)
+            if not first and not answer.has_more():
+                self._exchange.write_head()
             await self._copy_chunks(answer, first)
         except CutOff:
             # By ourselves: the client left and the drain is over, or the gateway shuts down.
