@@ -20,6 +20,8 @@ import httptools
 import uvloop
 
 _SHAPE = re.compile(rb'"user":\s*"(\d+)x(\d+)"')
+_SHAPE_WITHIN_BYTES = 4096
+"""It stands at a request's end: megabytes before it are not looked through, for other streams would wait for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Upstream(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
-        self._body: list[bytes] = []
+        self._last = b""
         self._rest: Iterator[bytes] = iter(())
         self._gap_s = 0.0
         self._due_s = 0.0
@@ -58,11 +60,11 @@ class Upstream(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        self._last = (self._last + body)[-_SHAPE_WITHIN_BYTES:]
 
     def on_message_complete(self) -> None:
-        asked = _SHAPE.search(b"".join(self._body))
-        self._body.clear()
+        asked = _SHAPE.search(self._last)
+        self._last = b""
         shape = Shape(*map(int, asked.groups())) if asked else Shape(3)
         self._rest, self._gap_s, self._due_s = iter(pieces_of(shape)), shape.gap_ms / 1000, self._loop.time()
         self._send_on()

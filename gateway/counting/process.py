@@ -14,7 +14,7 @@ from gateway.counting.question import ANSWER_BYTES, BYTE_ORDER, LENGTH_BYTES, RE
 from gateway.wire.call import PromptText
 from gateway.wire.tokens import count, count_prompt
 
-_BEHIND_THE_GATEWAY = 5
+_BEHIND_THE_GATEWAY = 10
 
 
 def main() -> None:

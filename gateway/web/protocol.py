@@ -61,7 +61,7 @@ class GatewayProtocol(HttpToolsProtocol):
     # What asyncio calls
 
     def data_received(self, data: bytes) -> None:
-        if b"pgrade" in data and self._at_head():
+        if self._at_head() and b"pgrade" in data:  # a body may be long, and is not looked through
             data = without_offer(data)
         super().data_received(data)
 

@@ -7,7 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from gateway.billing.errors import (
     Draining,
@@ -42,7 +42,7 @@ from gateway.web.repeats import claim_of, first_answer
 from gateway.web.services import Services
 from gateway.wire.call import Call, Endpoint
 from gateway.wire.charge import least_bound, so_far_unheard
-from gateway.wire.strictjson import JSONObject, decode
+from gateway.wire.strictjson import JSONObject, decode, decode_in_steps
 
 _MAX_COST = "x-gateway-max-cost-usd"
 _MAX_COST_HEADER = _MAX_COST.encode()
@@ -101,11 +101,7 @@ class Proxy:
         body = await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s)
         if len(body) <= _READ_AT_ONCE_BYTES:
             return decode(body)
-        # It took a while to arrive and will take one to read, and then to inspect: other calls go in between.
-        await asyncio.sleep(0)
-        fields = decode(body)
-        await asyncio.sleep(0)
-        return fields
+        return await _decoded_between_others(body)
 
     async def _held(
         self, exchange: Exchange, fields: JSONObject, principal: Principal, record: CallRecord
@@ -194,6 +190,24 @@ class Proxy:
                 # Its answer was lost, but the hold may stand: give it back by its id.
                 self._services.settlements.release(hold)
             raise
+
+
+async def _decoded_between_others(body: bytes) -> JSONObject:
+    """A large body took a while to arrive and takes one to read, and then to inspect: other calls go in between."""
+    steps = decode_in_steps(body)
+    while True:
+        await _let_others_go()
+        try:
+            next(steps)
+        except StopIteration as end:
+            await _let_others_go()
+            return cast(JSONObject, end.value)
+
+
+async def _let_others_go() -> None:
+    """In one turn of the loop what has arrived for other calls is read, in the next one it is passed on."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def _hold_request(

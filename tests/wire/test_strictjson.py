@@ -2,13 +2,14 @@
 
 import json
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.billing.errors import DuplicateKey, InvalidJSON
-from gateway.wire.strictjson import DEPTH_MAX, VALUES_MAX, decode, encode
+from gateway.wire.strictjson import DEPTH_MAX, VALUES_MAX, decode, decode_in_steps, encode
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -126,3 +127,36 @@ def test_surrogate_pairs_and_small_numbers_are_fine() -> None:
     assert {"a": "😀"} == decode(rb'{"a":"\ud83d\ude00"}')
     assert {"a": 0.0, "b": 2**64} == decode(b'{"a":1e-999,"b":18446744073709551616}')
     assert math.copysign(1, decode(b'{"a":-0.0}')["a"]) == -1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":{"b":[1,"\\u00e9"]}}',
+        b'{"a":1,"a":1}',
+        b'{"a":"\xff"}',
+        b"[]",
+        rb'{"a":"\ud800"}',
+        nested(DEPTH_MAX + 1),
+    ],
+    ids=["read", "duplicate key", "no UTF-8", "no object", "half a pair", "too deep"],
+)
+def test_in_steps_a_body_is_read_and_refused_as_in_one(body: bytes) -> None:
+    """How large it is must not change what it means."""
+    assert _outcome(lambda: decode(body)) == _outcome(lambda: _in_steps(body))
+
+
+def _in_steps(body: bytes) -> object:
+    steps = decode_in_steps(body)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def _outcome(reading: Callable[[], object]) -> object:
+    try:
+        return reading()
+    except (DuplicateKey, InvalidJSON) as error:
+        return error.code, error.message
