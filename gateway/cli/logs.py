@@ -52,14 +52,15 @@ class _Output(logging.StreamHandler[TextIO]):
     def write_soon(self, line: str) -> None:
         """With others of the next 5 ms; where no event loop runs, at once. ASCII, without a line break."""
         self._waiting.append(line)
+        if self._awaited_by is not None and self._awaited_by.is_running():
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             self._write_waiting(wait=True)
             return
-        if self._awaited_by is not loop:
-            self._awaited_by = loop
-            loop.call_later(_TOGETHER_S, self._write_what_is_taken)
+        self._awaited_by = loop
+        loop.call_later(_TOGETHER_S, self._write_what_is_taken)
 
     def emit(self, record: logging.LogRecord) -> None:
         """After the lines that were there before. A record may be long (a traceback): it waits for who reads."""

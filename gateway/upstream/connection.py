@@ -13,6 +13,7 @@ Laws:
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -72,8 +73,9 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the whole request may have been handed to the system: what surely is not whole cannot be billed."""
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.idle_s = _IDLE_S
+        self._idle_s = _IDLE_S
         """How long it may be idle and still be trusted."""
+        self._trusted_until_s = math.inf
         self.on_body = self._body.append  # what httptools calls most; it looks it up here, when it is made
         self._parser = httptools.HttpResponseParser(self)
 
@@ -125,6 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         reusable = self.state == "answered" and self._keeps_alive and self._fault is None and not self._body
         if reusable:
             self.state = "idle"
+            self._trusted_until_s = self._loop.time() + self._idle_s
         else:
             self.abort()
         return reusable
@@ -143,7 +146,9 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def usable(self) -> bool:
         """Whether an idle connection may be asked."""
-        return self.state == "idle" and self._transport is not None and not self._transport.is_closing()
+        if self.state != "idle" or self._transport is None or self._transport.is_closing():
+            return False
+        return self._loop.time() < self._trusted_until_s
 
     # What asyncio calls
 
@@ -290,7 +295,7 @@ class Connection(asyncio.BufferedProtocol):
         for parameter in keep_alive.lower().split(b","):
             name, _, seconds = parameter.strip().partition(b"=")
             if name == b"timeout" and seconds.isdigit():
-                self.idle_s = min(_IDLE_S, int(seconds) - _KEEP_ALIVE_MARGIN_S)
+                self._idle_s = min(_IDLE_S, int(seconds) - _KEEP_ALIVE_MARGIN_S)
 
 
 def head_of(method: str, target: str, host: bytes, headers: Headers) -> bytes:

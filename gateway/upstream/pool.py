@@ -30,8 +30,7 @@ class Pool:
         self._connect_timeout_s = connect_timeout_s
         self._silence_s = silence_s
         self._connections_max = connections_max
-        self._idle: list[tuple[float, Connection]] = []
-        """Each with the instant, by the loop's clock, until which it is trusted."""
+        self._idle: list[Connection] = []
         self._closed = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._open: set[Connection] = set()
@@ -39,14 +38,19 @@ class Pool:
 
     def lend_warm(self) -> Connection | None:
         """A connection that is open and idle, where there is one: most calls need not wait."""
-        return self._warm(asyncio.get_running_loop().time()) if self._idle else None
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+            connection.abort()
+        return None
 
     async def lend(self) -> Connection:
         """A connection that can be asked. Raises NotSent: it cannot be made; PoolExhausted: none becomes free."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._connect_timeout_s
         while True:
-            connection = self._warm(loop.time())
+            connection = self.lend_warm()
             if connection is not None:
                 return connection
             if len(self._open) < self._connections_max:
@@ -60,22 +64,14 @@ class Pool:
         elif self._closed:
             connection.abort()
         else:
-            self._idle.append((asyncio.get_running_loop().time() + connection.idle_s, connection))
+            self._idle.append(connection)
             self._wake_one()
 
     async def close(self) -> None:
         """Close what is idle; what is in use closes when it is given back."""
         self._closed = True
         while self._idle:
-            self._idle.pop()[1].abort()
-
-    def _warm(self, now_s: float) -> Connection | None:
-        while self._idle:
-            trusted_until_s, connection = self._idle.pop()
-            if connection.usable and now_s < trusted_until_s:
-                return connection
-            connection.abort()
-        return None
+            self._idle.pop().abort()
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
         connection = Connection(loop, self._silence_s, self._lost, self._arrivals)
@@ -115,7 +111,7 @@ class Pool:
     def _lost(self, connection: Connection) -> None:
         """It is open no more; told perhaps twice."""
         self._open.discard(connection)
-        self._idle = [idle for idle in self._idle if idle[1] is not connection]
+        self._idle = [idle for idle in self._idle if idle is not connection]
         self._wake_one()
 
     def _wake_one(self) -> None:

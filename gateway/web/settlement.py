@@ -37,22 +37,29 @@ class Tasks:
     """Detached tasks by which a call is brought to its end."""
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._calls: set[asyncio.Task[None]] = set()
         self._to_hurry: set[Callable[[], None]] = set()
         self.hurried = False
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
+        task = self._create(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     def start_call(self, call: Coroutine[Any, Any, None]) -> None:
         """The same for what serves a client: `calls_ended` waits for it."""
-        task = asyncio.create_task(call)
+        task = self._create(call)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
+
+    def _create(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        # To be asked which loop runs, Python 3.11 asks the system for the process's id, and that several times a call.
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.create_task(work)
 
     def on_hurry(self, callback: Callable[[], None]) -> None:
         """Call back when the grace time for open streams is over; at once where it is. `forget` takes that back."""
@@ -97,7 +104,7 @@ class Patience:
 
     async def wait(self, reply: "asyncio.Future[Any]") -> bool:
         """Whether it is done, failed or not, before its time is over."""
-        loop = asyncio.get_running_loop()
+        loop = reply.get_loop()
         ended = loop.create_future()
         reply.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
         self._waiting.append((loop.time() + self._wait_s, ended))
