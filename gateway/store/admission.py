@@ -71,8 +71,8 @@ class OverBudget:
 
     @property
     def room_nano_usd(self) -> int:
-        """The most a call could cost and still not be refused for good."""
-        return self.limit_nano_usd - self.spent_nano_usd
+        """The most the call could cost and be refused no more, or no longer for good (402)."""
+        return self.limit_nano_usd - self.spent_nano_usd - (self.held_nano_usd if self.only_held else 0)
 
 
 @dataclass(frozen=True, slots=True)

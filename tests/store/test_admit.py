@@ -73,10 +73,12 @@ def test_what_is_spent_is_402_and_what_is_held_is_429(bench: Bench) -> None:
     held = bench.admit(bench.call(50))
     assert isinstance(held, OverBudget)
     assert held.only_held
+    assert 40 == held.room_nano_usd  # to count its tokens is in vain where they cost more: nothing waits for that
     bench.settle(first, capture(60))
     spent = bench.admit(bench.call(50))
     assert isinstance(spent, OverBudget)
     assert not spent.only_held
+    assert 40 == spent.room_nano_usd
 
 
 def test_a_budget_of_nothing_admits_nothing(bench: Bench) -> None:
