@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -32,6 +33,8 @@ BENCHES: dict[str, Bench] = {
     "keys": crowds.keys,
     "workers": crowds.workers,
 }
+REDIS = "redis"
+"""The scripts' own time in Redis: `redis_time` measures and prints it by itself, without a stack."""
 _DISTURBED_PERCENT = 10.0
 
 
@@ -40,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
     given = _parser().parse_args(argv)
     effort = Effort(given.rounds, given.seconds)
     for name in given.benches or ["calls"]:
+        if name == REDIS:
+            subprocess.run([sys.executable, "-m", "benchmarks.redis_time", "--growth"], cwd=ROOT, check=True)
+            continue
         try:
             outcome = run(name, effort, given.redis)
         except (DidNotStart, WrongAnswer) as error:
@@ -70,6 +76,7 @@ def run(name: str, effort: Effort, redis_program: str) -> Outcome:
 
 def _parser() -> argparse.ArgumentParser:
     first_lines = "\n".join(f"  {name:8} {(bench.__doc__ or '').splitlines()[0]}" for name, bench in BENCHES.items())
+    first_lines += f"\n  {REDIS:8} What both scripts of a call take of Redis, in small and in large books."
     parser = argparse.ArgumentParser(
         prog="./run bench",
         description=f"{__doc__}\n\n{first_lines}",
@@ -84,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(name: str) -> str:
-    if name not in BENCHES:
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(BENCHES)}")
+    if name not in (*BENCHES, REDIS):
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join((*BENCHES, REDIS))}")
     return name
 
 

@@ -116,7 +116,7 @@ class Gateway:
         self._scopes = Scopes(self._redis, scripts)
         tasks, counter = Tasks(), Counter()
         keys = {DEFAULT_ORG: UpstreamKey(settings.upstream_api_key)}
-        auth = Authenticator(Principals(self._redis), self._scopes, admin_key, keys, DEFAULT_ORG, calendar)
+        auth = Authenticator(Principals(self._hot.get), self._scopes, admin_key, keys, DEFAULT_ORG, calendar)
         self._spool = Spool(Path(settings.data_dir) / "spool")
         settlements = Settlements(ledger, jobs, tasks, metrics, self._spool, settings.settle_wait_s)
         leases = Leases(self._redis, self._hot, ledger, settings.lease_s, charge_whole=settings.charges_whole_holds)

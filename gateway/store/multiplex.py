@@ -7,6 +7,7 @@ waiting leaves its place in that order: its reply is dropped when it comes, and 
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import MovedError, RedisError, ResponseError
 
-from gateway.store.scripts import Argument, Begun, Reply, Script, unavailable
+from gateway.store.scripts import Argument, Begun, Reply, Script, TranslatedFaults, unavailable
 from gateway.store.topology import MISDIRECTED, FollowingPool
 
 _DEAD_AFTER = 3
@@ -73,6 +74,18 @@ class MultiplexedScripts:
             return None
         reply = begun.reply.result()
         return reply if isinstance(reply, list) else None
+
+    async def get(self, key: str) -> bytes | None:
+        """Read a string as one command among the scripts. Raises LedgerUnavailable."""
+        link = self._link
+        if link is not None and link.is_open:
+            with contextlib.suppress(LinkLost):
+                value = await link.send(_packed("GET", key))
+                if value is None or isinstance(value, bytes):
+                    return value
+        # A read may be asked again: redis-py connects anew, and follows who is the master.
+        with TranslatedFaults():
+            return cast(bytes | None, await self._redis.get(key))
 
     async def close(self) -> None:
         """Close the connection; a call that waits for its reply hears that the ledger is away."""

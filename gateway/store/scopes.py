@@ -2,23 +2,24 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
+import msgspec
 from redis.asyncio import Redis
 
 from gateway.billing.budget import WINDOWS
 from gateway.billing.errors import AlreadyExists, IdempotencyConflict, LedgerUnavailable, NotFound
 from gateway.billing.principal import Principal, Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
-from gateway.store.keys import Keys
+from gateway.store.keys import Keys, keys_of
 from gateway.store.ledger import TOMBSTONE_MS
 from gateway.store.packed import ScopeState, flags_of, models_text, soft_text, unpack_scope
 from gateway.store.scripts import Argument, Reply, ScriptRunner, TranslatedFaults, load
 from gateway.wire.scopes import settings_json, stored_settings
 
-_BINDINGS_MAX = 10_000
+_BINDINGS_MAX = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,9 @@ class Scopes:
 class Principals:
     """Who a sub-key belongs to. The binding never changes, so what was found once is remembered."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, read: Callable[[str], Awaitable[bytes | None]]) -> None:
+        """`read` gets the string under a key of Redis, or None; raises LedgerUnavailable."""
+        self._read = read
         self._known: OrderedDict[str, Principal] = OrderedDict()
 
     def remembered(self, digest: str) -> Principal | None:
@@ -187,11 +189,10 @@ class Principals:
         known = self.remembered(digest)
         if known is not None:
             return known
-        with TranslatedFaults():
-            stored = await self._redis.get(Keys(org).digest(digest))
+        stored = await self._read(keys_of(org).digest(digest))
         if stored is None:
             return None
-        principal = _principal(org, json.loads(stored))
+        principal = _principal(org, msgspec.json.decode(stored))
         self._known[digest] = principal
         if len(self._known) > _BINDINGS_MAX:
             self._known.popitem(last=False)

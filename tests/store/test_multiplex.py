@@ -47,6 +47,24 @@ async def until_answered(scripts: MultiplexedScripts, text: str) -> object:
             return await scripts.run(ECHO, [], [text])
 
 
+def test_a_string_is_read_among_the_scripts_and_also_without_a_connection(redis_url: str) -> None:
+    """Who a key belongs to is asked once, by whatever call comes first; a connection that is gone costs it nothing."""
+
+    async def work(scripts: MultiplexedScripts, redis: Redis) -> None:
+        await redis.set("owner", b"x")
+        assert b"x" == await scripts.get("owner")  # nothing is connected yet
+        await scripts.run(ECHO, [], ["connects"])
+        told = await asyncio.gather(scripts.get("owner"), scripts.run(ECHO, [], ["text"]), scripts.get("nobody"))
+        assert (b"x", [b"text"], None) == tuple(told)
+        await redis.lpush("list", "no string")
+        with pytest.raises(LedgerUnavailable):
+            await scripts.get("list")
+        await scripts.close()
+        assert b"x" == await scripts.get("owner")
+
+    with_scripts(redis_url, work)
+
+
 def test_everyone_gets_the_reply_that_is_theirs(redis_url: str) -> None:
     """A thousand at once on one connection, some of whom leave before their reply has come."""
 
