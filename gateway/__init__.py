@@ -7,6 +7,6 @@ Where things live, from the inside out; imports point only inwards:
 - `counting`   tokens, counted in a process of its own
 - `store`      Redis: the ledger, the scopes, the reports
 - `upstream`   the HTTP leg to MiniToolAI
-- `web`        the ASGI face: the proxied call, the control plane, health
+- `web`        the HTTP face: the proxied call, the control plane, health
 - `app`        the composition root; `cli` the commands; `emulator` MiniToolAI on this machine
 """

@@ -1,1 +1,1 @@
-"""The ASGI face. `proxy` is the way of one call from top to bottom; everything else stands around it."""
+"""The HTTP face. `proxy` is the way of one call from top to bottom; everything else stands around it."""

@@ -113,6 +113,8 @@ class Exchange:
             await self._arrived(body_bytes_max, timeout_s)
         if self._body_bytes > body_bytes_max:
             raise _too_large(body_bytes_max)
+        if self._body_bytes > _UNASKED_BYTES_MAX:
+            self._line.read_on(True)  # else nobody would hear of a client that leaves
         body, self._body = self._body, []
         return body[0] if len(body) == 1 else b"".join(body)
 

@@ -147,14 +147,12 @@ class Settlements:
         """
         self._owe(1)
         began_s = time.perf_counter()
-        begun = None
-        if owed.job is None:
-            begun = self._ledger.begin_settle(owed.hold, owed.posting, answer=owed.answer)
-            if begun is not None and await self._patience.wait(begun.reply):
-                if self._is_settled(owed, begun, began_s):
-                    self._owe(-1)
-                    return
-                begun = None
+        begun = None if owed.job is not None else self._begun(owed)
+        if begun is not None and await self._patience.wait(begun.reply):
+            if self._is_settled(owed, begun, began_s):
+                self._owe(-1)
+                return
+            begun = None
         posted = self._tasks.start(self._post(owed, begun, began_s))
         left_s = began_s + self._wait_s - time.perf_counter()
         if left_s > 0:
@@ -245,12 +243,24 @@ class Settlements:
         self.owed += change
         self._metrics.settlements_owed.inc(change)
 
+    def _begun(self, owed: Owed) -> Begun | None:
+        """The first attempt; None where there can be none yet, or a fault of ours is in its way."""
+        try:
+            return self._ledger.begin_settle(owed.hold, owed.posting, answer=owed.answer)
+        except Exception:  # money must not be lost by a fault of ours either: it is shown, and tried again
+            log.exception("the first attempt of a settlement failed")
+            return None
+
     def _is_settled(self, owed: Owed, begun: Begun, began_s: float) -> bool:
-        settled = self._ledger.settled(begun, owed.hold, owed.posting)
-        if settled is None:
+        try:
+            settled = self._ledger.settled(begun, owed.hold, owed.posting)
+            if settled is None:
+                return False
+            self._metrics.observe_settlement(time.perf_counter() - began_s)
+            self._told(owed, settled)
+        except Exception:  # as above: it is asked again what became of it
+            log.exception("the reply to a settlement could not be read")
             return False
-        self._metrics.observe_settlement(time.perf_counter() - began_s)
-        self._told(owed, settled)
         return True
 
     async def _bound_first(self, job: Job, first_poll_ms: int) -> bool | None:

@@ -114,6 +114,14 @@ def test_what_nobody_asked_for_is_not_read_without_bound() -> None:
     assert 65_537 == len(asyncio.run(scenario()))
 
 
+def test_a_client_is_listened_to_while_it_is_answered() -> None:
+    """Also one whose long request was whole before anybody asked for it: who leaves is noticed by reading."""
+    wire = Wire()
+    exchange = wire.exchange(b"x" * 70_000, b"")
+    assert 70_000 == len(asyncio.run(exchange.json_body(100_000, 5)))
+    assert [False, True] == wire.reading
+
+
 def test_a_client_that_asks_whether_to_send_is_told_to() -> None:
     """Expect: 100-continue is answered when the body is wanted, not before."""
 

@@ -15,6 +15,7 @@ from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.jobs import Jobs
 from gateway.store.ledger import Ledger, Settled
+from gateway.store.scripts import Begun, Script
 from gateway.store.spool import Spool
 from gateway.store.spool_file import Owed, framed, read_spool, record_of
 from gateway.web.settlement import Ending, Settlements, Tasks
@@ -124,6 +125,40 @@ def test_a_settlement_is_sent_until_it_is_answered(fault: Exception, caplog: pyt
         assert 1 == asyncio.run(scenario())
     assert [CHARGE, CHARGE] == ledger.postings
     assert [] == [record for record in caplog.records if "not posted" in record.message]
+
+
+class Hasty(ScriptedLedger):
+    """Its first attempts fail in the way they are told to."""
+
+    def __init__(self, faulty: str, *answers: Settled | Exception) -> None:
+        super().__init__(*answers)
+        self._faulty = faulty
+
+    def begin_settle(self, _hold: HoldRequest, _posting: Posting, **_answer: bytes) -> Begun | None:  # type: ignore[override]
+        if self._faulty == "sending":
+            raise ValueError("a fault of ours")
+        reply = asyncio.get_running_loop().create_future()
+        reply.set_result([b"?"])
+        return Begun(reply, Script("settle", "", ""), 0.0)
+
+    def settled(self, _begun: Begun, _hold: HoldRequest, _posting: Posting) -> Settled | None:
+        if self._faulty == "reading":
+            raise ValueError("a fault of ours")
+        return None
+
+
+@pytest.mark.parametrize("faulty", ["sending", "reading", "the reply"])
+def test_a_first_attempt_that_fails_is_made_again(faulty: str) -> None:
+    """It is the short way of most settlements; no charge may end with it."""
+    ledger = Hasty(faulty, Settled(changed=True, posted_nano_usd=42))
+
+    async def scenario() -> int:
+        owed = settlements(ledger, Tasks())
+        await owed.settle(OWED)
+        return owed.owed
+
+    assert 0 == asyncio.run(scenario())
+    assert [CHARGE] == ledger.postings
 
 
 @pytest.mark.parametrize("posted", [None, 7])
