@@ -66,16 +66,17 @@ class ChatMeter:
     @property
     def done(self) -> bool:
         """[DONE] was seen, or a valid usage in the chunk without choices that is sent last."""
-        if self._raw.endswith(_END):
+        if self._is_stream() and self._raw.endswith(_END):
             return True
         self._read()
         return self._ended
 
     def outcome(self) -> Outcome:
         """Say what was seen so far. An event whose blank line is missing counts when it is whole."""
-        usage = _usage_at_end(self._raw, self._usage_max)
-        if usage is not None:
-            return Outcome(usage=usage, began=True)
+        if self._is_stream():
+            usage = _usage_at_end(self._raw, self._usage_max)
+            if usage is not None:
+                return Outcome(usage=usage, began=True)
         self._read()
         last = self._last()
         claim = _claim_of(last)
@@ -101,6 +102,10 @@ class ChatMeter:
             + self._transcript.characters
             + len(self._json or b"")
         )
+
+    def _is_stream(self) -> bool:
+        """Whether it surely is no JSON object, which would end in no event."""
+        return self._json is None and (self._started or self._raw.startswith(b"data:"))
 
     def _read(self) -> None:
         if not self._raw:
@@ -167,25 +172,6 @@ class _Claim(msgspec.Struct):
 _claims = msgspec.json.Decoder(_Claim)
 
 
-class _Counts(msgspec.Struct):
-    """A usage in the form that is stated; what has another form is read with more care (`_valid_usage`)."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    prompt_tokens_details: "_Details | None" = None
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: int = 0
-
-
-class _Last(msgspec.Struct):
-    usage: _Counts
-
-
-_lasts = msgspec.json.Decoder(_Last)
-
-
 def _usage_at_end(raw: bytearray, usage_max: Usage) -> Usage | None:
     """The usage of an answer that ends in an event with a valid one and [DONE]: the last, whatever was before it.
 
@@ -200,18 +186,8 @@ def _usage_at_end(raw: bytearray, usage_max: Usage) -> Usage | None:
     event = tail[blank + 8 :]
     if b"\n" in event:
         return None
-    try:
-        counts = _lasts.decode(event).usage
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    cached_tokens = counts.prompt_tokens_details.cached_tokens if counts.prompt_tokens_details else 0
-    if not (
-        0 <= counts.prompt_tokens <= usage_max.prompt_tokens
-        and 0 <= counts.completion_tokens <= usage_max.completion_tokens
-        and 0 <= cached_tokens <= counts.prompt_tokens
-    ):
-        return None
-    return Usage(counts.prompt_tokens, counts.completion_tokens, cached_tokens)
+    claim = _claim_of(event)
+    return None if claim is None else _valid_usage(claim.usage, usage_max)
 
 
 def _claim_of(event: bytes) -> _Claim | None:

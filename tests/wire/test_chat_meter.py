@@ -47,6 +47,26 @@ def test_every_split_in_two_gives_the_same_outcome(recording: Recording) -> None
         assert recording.outcome == meter.outcome(), at
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1,"x":1e999}}\n\n',
+        b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1,"x":"\xff"}}\n\n',
+        b'{"a":1}\n\ndata: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}\n\n',
+        b' {"a":1}\n\ndata: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}\n\n',
+    ],
+)
+def test_what_is_malformed_is_read_alike_from_its_end_and_from_its_beginning(odd: bytes) -> None:
+    """The short way looks at the last event alone; it may spare work and decide nothing."""
+    body = odd + DONE
+    asked = ChatMeter(CALL)
+    for byte in body:
+        asked.feed(bytes([byte]))
+        asked.outcome()
+    assert asked.outcome() == metered(body).outcome()
+    assert asked.done == metered(body).done
+
+
 @every_recording
 def test_asking_between_any_two_bytes_changes_nothing(recording: Recording) -> None:
     """A lease renewal asks for the outcome while the stream runs; each byte is then read alone."""
