@@ -125,12 +125,13 @@ class Connection(asyncio.BufferedProtocol):
     def finish(self) -> bool:
         """The answer was read, or is left: whether the connection can be asked again. If not, it is closed."""
         reusable = self.state == "answered" and self._keeps_alive and self._fault is None and not self._body
-        if reusable:
+        # Answered before it was read whole: the rest of the request stands in the way of the next one.
+        if reusable and self._transport is not None and not self._transport.get_write_buffer_size():
             self.state = "idle"
             self._trusted_until_s = self._loop.time() + self._idle_s
-        else:
-            self.abort()
-        return reusable
+            return True
+        self.abort()
+        return False
 
     def cut(self) -> None:
         """Wait for the upstream no longer: whoever waits hears AnswerTimeout, or CutOff within an answer."""

@@ -30,6 +30,7 @@ async def _run(
     serve: Serve, exchange: Exchange, record: CallRecord, services: Services, error_fields: Mapping[str, object]
 ) -> None:
     services.metrics.calls_in_flight.inc()
+    services.tasks.on_hurry(exchange.hasten)
     try:
         await serve(exchange, record)
     except ClientLeft:
@@ -45,6 +46,7 @@ async def _run(
         if not exchange.started:
             await exchange.answer_error(GatewayError(_OUR_FAULT), error_fields)
     finally:
+        services.tasks.forget(exchange.hasten)
         exchange.close()
         record.status = exchange.status
         record.client_left = exchange.gone

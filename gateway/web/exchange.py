@@ -81,6 +81,7 @@ class Exchange:
     _reader: asyncio.Future[None] | None = None
     _waiting: asyncio.Timeout | None = None
     _chunked = False
+    _hasty = False
     _head = b""
 
     def __init__(self, line: Line, request_id: str, write_timeout_s: float) -> None:
@@ -196,7 +197,8 @@ class Exchange:
         self._line.end()
 
     def hasten(self) -> None:
-        """The gateway is about to end: a reader that has stopped is waited for no longer."""
+        """The gateway is about to end: a client that has stopped, sending or reading, is waited for no longer."""
+        self._hasty = True
         self._write_timeout_s = min(self._write_timeout_s, _HASTY_WRITE_S)
         if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(asyncio.get_running_loop().time() + self._write_timeout_s)
@@ -210,8 +212,9 @@ class Exchange:
 
     async def answer_error(self, error: GatewayError, beside: Mapping[str, object] | None = None) -> None:
         status, headers, body = error_answer(error, beside)
-        if not self.whole and self._is_long():
-            # Nobody wants the rest of the request: without this the server would read and drop all of it.
+        if not self.whole and (self._is_long() or self._line.expects_continue):
+            # Nobody wants the rest of the request: without this the server would read and drop all of it. Who asked
+            # whether to send it will not, and its next request would be taken for it.
             headers.append((b"connection", b"close"))
         await self.answer(status, headers, body)
 
@@ -258,13 +261,14 @@ class Exchange:
         self._line.read_on(True)
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(min(timeout_s, _HASTY_WRITE_S) if self._hasty else timeout_s) as self._waiting:
                 while not self.whole and not self.gone and self._body_bytes <= body_bytes_max:
                     self._reader = asyncio.get_running_loop().create_future()
                     await self._reader
         except TimeoutError:
             raise RequestTimeout(f"The request's body did not arrive within {timeout_s:g} seconds.") from None
         finally:
+            self._waiting = None
             self.waited_s += time.perf_counter() - began
         if self.gone:
             raise ClientLeft

@@ -57,6 +57,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.running: Turn | None = None
         """The call that is being answered."""
         self._idle_since_s: float | None = None
+        self._within_request = False
+        """Whether bytes that come belong to a request that has begun."""
 
     # What asyncio calls
 
@@ -77,6 +79,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._within_request = True
 
     def on_headers_complete(self) -> None:
         handler = self._data_plane.handlers.get(self._path())
@@ -100,6 +103,9 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._within_request = False
+        if self.running is None and not self.pipeline and self._at_rest():
+            self._be_idle()  # its answer was there before its end
         if self._arriving is not None:
             self._arriving.exchange.request_ended()
         else:
@@ -125,10 +131,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
+            # Reading goes on when all of them are answered: who sends without end would fill the memory.
             self._start_asgi_task(*self.pipeline.pop())
             return
+        self.flow.resume_reading()
+        self._be_idle()
+
+    def _be_idle(self) -> None:
         self._idle_since_s = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._look_again_in(self.timeout_keep_alive)
@@ -165,8 +175,12 @@ class GatewayProtocol(HttpToolsProtocol):
         return url.decode("ascii")
 
     def _at_head(self) -> bool:
+        """Whether the next byte begins a request. Behind an early answer the rest of the old one may still come."""
+        return not self._within_request
+
+    def _at_rest(self) -> bool:
         cycle: Any = self.cycle  # None before the first request
-        return cycle is None or cycle.response_complete
+        return cycle is not None and cycle.response_complete
 
 
 class _Nobody:

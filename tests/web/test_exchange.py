@@ -211,6 +211,29 @@ def test_a_hurried_gateway_waits_a_second_at_most() -> None:
     assert asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_a_hurried_gateway_waits_for_no_body_either(before: bool) -> None:
+    """A client that stops within its request must not hold up the end, whether it began before or after."""
+
+    async def scenario() -> None:
+        exchange = Wire().exchange(b"{")
+        if before:
+            exchange.hasten()
+        else:
+            asyncio.get_running_loop().call_later(0.01, exchange.hasten)
+        await exchange.json_body(100, 3600)
+
+    with pytest.raises(RequestTimeout):
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_who_asked_whether_to_send_and_hears_an_error_is_closed() -> None:
+    """It will not send the body, and its next request would be taken for it."""
+    wire = Wire([*JSON, (b"content-length", b"100")], expects_continue=True)
+    asyncio.run(wire.exchange().answer_error(UnsupportedMediaType("No.")))
+    assert not wire.keep_alive
+
+
 def test_nothing_is_written_to_a_client_that_left() -> None:
     """A stream is read on for its bill; its bytes go nowhere. Who watches is told once."""
 

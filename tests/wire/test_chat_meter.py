@@ -58,7 +58,7 @@ def test_every_split_in_two_gives_the_same_outcome(recording: Recording) -> None
 )
 def test_what_is_malformed_is_read_alike_from_its_end_and_from_its_beginning(odd: bytes) -> None:
     """The short way looks at the last event alone; it may spare work and decide nothing."""
-    body = odd + DONE
+    body = odd + b"data: [DONE]\n\n"
     asked = ChatMeter(CALL)
     for byte in body:
         asked.feed(bytes([byte]))
