@@ -23,6 +23,8 @@ _COMMAND = (sys.executable, "-m", "gateway.counting.process")
 _TIMES_ASKED = 2
 _ANSWER_S = 60.0
 """Far above what the largest prompt takes: past it the process hangs."""
+_TOKENS_MAX = 2**62
+"""Far above any count, and still a number on the wire."""
 
 
 class Counter:
@@ -42,7 +44,8 @@ class Counter:
         Where no process can be started it is counted here; a prompt that ends the process twice counts as its bytes,
         which is an upper bound.
         """
-        asked = Question([text.encode(errors="replace") for text in prompt.texts], prompt.extra_tokens, tokens_max)
+        extra_tokens, tokens_max = min(prompt.extra_tokens, _TOKENS_MAX), min(tokens_max, _TOKENS_MAX)
+        asked = Question([text.encode(errors="replace") for text in prompt.texts], extra_tokens, tokens_max)
         question = msgspec.msgpack.encode(asked)
         with self._turn:
             for _ in range(_TIMES_ASKED):

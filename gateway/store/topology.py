@@ -72,12 +72,17 @@ class FollowingConnection(Connection):
         return self.host, self.port
 
     async def _connect(self) -> None:
+        """To whoever is the master; where that one cannot be reached, once more if another has taken its place."""
         self.host, self.port = await self._topology.locate()
         try:
             await super()._connect()  # type: ignore[no-untyped-call]
         except (OSError, TimeoutError):
             self._topology.doubt()
-            raise
+            before, (self.host, self.port) = self.address, await self._topology.locate()
+            if self.address == before:
+                self._topology.doubt()
+                raise
+            await super()._connect()  # type: ignore[no-untyped-call]
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         """See redis-py. Raises Misdirected: it was not done, nor was anything of its transaction.

@@ -80,6 +80,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._within_request = True
+        self._idle_since_s = None
 
     def on_headers_complete(self) -> None:
         handler = self._data_plane.handlers.get(self._path())
@@ -131,12 +132,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self.pipeline:
-            # Reading goes on when all of them are answered: who sends without end would fill the memory.
-            self._start_asgi_task(*self.pipeline.pop())
-            return
-        self.flow.resume_reading()
-        self._be_idle()
+        waiting = self.pipeline.pop() if self.pipeline else None
+        if not self.pipeline:
+            # Not before the last of them has its turn: who sends without end would fill the memory.
+            self.flow.resume_reading()
+        if waiting is None:
+            self._be_idle()
+        else:
+            self._start_asgi_task(*waiting)
 
     def _be_idle(self) -> None:
         self._idle_since_s = self.loop.time()

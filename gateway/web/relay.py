@@ -89,19 +89,14 @@ class Relay:
         """Bring the call to its end; until its hold has ended, its lease is renewed."""
         running, tasks = self._services.running, self._services.tasks
         running.begin(self._call, self._price, self._hold, self._meter)
-        tasks.on_hurry(self._hurry)
+        tasks.on_hurry(self._cutoff.strike)
         try:
             await self._run()
         finally:
-            tasks.forget(self._hurry)
+            tasks.forget(self._cutoff.strike)
             if self._drain_timer is not None:
                 self._drain_timer.cancel()
             running.end(self._hold.hold_id)
-
-    def _hurry(self) -> None:
-        """The gateway is about to end: neither the upstream nor a stalled reader is waited for any longer."""
-        self._exchange.hasten()
-        self._cutoff.strike()
 
     async def _run(self) -> None:
         try:
@@ -151,8 +146,8 @@ class Relay:
         if answer.status >= 400:
             await self._pass_failure(answer, headers)
             return
-        said = dict(answer.headers)
-        if b"content-encoding" in said and said[b"content-encoding"].strip().lower() != b"identity":
+        said = dict(reversed(answer.headers))  # of several, the first
+        if said.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             await self._refuse_coded()
         is_event_stream = said.get(b"content-type", b"").lstrip().lower().startswith(b"text/event-stream")
         first = b"" if is_event_stream else await self._first(answer)

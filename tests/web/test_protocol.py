@@ -1,5 +1,6 @@
 """Offers to go on in another protocol are ignored, and the request they came with is served."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -10,8 +11,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
-from gateway.web.protocol import without_offer
+from gateway.web.exchange import Exchange
+from gateway.web.protocol import DataPlane, GatewayProtocol, without_offer
 from tests.stack import Admin, Process, bearer, chat
 
 OFFER = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAoAAAAAIAAAAA"}
@@ -66,6 +70,93 @@ def test_requests_sent_without_awaiting_an_answer_take_no_memory_without_bound(g
 def resident_bytes(pid: int) -> int:
     pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     return int(pages) * resource.getpagesize()
+
+
+class Wire(asyncio.Transport):
+    """Stands in for a client's connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.reads = True
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def connected(wire: Wire, begun: list[Exchange]) -> GatewayProtocol:
+    """A connection whose calls are only begun; idle, it is closed at the first look."""
+    plane = DataPlane({"/call/": begun.append}, lambda line: Exchange(line, "req-1", 5))
+    config = uvicorn.Config(lambda: None, log_config=None, timeout_keep_alive=0)
+    protocol = GatewayProtocol(plane, config, ServerState(), {})
+    protocol.connection_made(wire)
+    return protocol
+
+
+CALL = b"POST /call/ HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
+
+
+def test_a_call_behind_an_early_answer_is_not_taken_for_idleness() -> None:
+    """The rest of the refused request and the next one come in one packet: its stream may last as long as it likes."""
+
+    async def scenario() -> list[bool]:
+        wire, begun = Wire(), list[Exchange]()
+        protocol = connected(wire, begun)
+        protocol.data_received(CALL)
+        await begun[0].answer(401, [], b"")
+        protocol.data_received(b"{}" + CALL)
+        protocol.timeout_keep_alive_handler()
+        while_it_runs = wire.closed
+        protocol.data_received(b"{}")
+        await begun[1].answer(200, [], b"")
+        protocol.timeout_keep_alive_handler()
+        return [while_it_runs, wire.closed]
+
+    assert [False, True] == asyncio.run(scenario())
+
+
+def test_an_early_answer_does_not_keep_a_connection_for_ever() -> None:
+    """Once the refused request is whole, the connection is as idle as any other."""
+
+    async def scenario() -> bool:
+        wire, begun = Wire(), list[Exchange]()
+        protocol = connected(wire, begun)
+        protocol.data_received(CALL)
+        await begun[0].answer(401, [], b"")
+        protocol.data_received(b"{}")
+        protocol.timeout_keep_alive_handler()
+        return wire.closed
+
+    assert asyncio.run(scenario())
+
+
+def test_a_client_is_heard_again_when_its_last_request_has_its_turn() -> None:
+    """Who leaves is noticed by reading; until then nothing more is taken from who sends ahead."""
+
+    async def scenario() -> list[tuple[int, bool]]:
+        wire, begun = Wire(), list[Exchange]()
+        protocol = connected(wire, begun)
+        protocol.data_received((CALL + b"{}") * 3)
+        seen = [(len(begun), wire.reads)]
+        for number in range(3):
+            await begun[number].answer(200, [], b"")
+            seen.append((len(begun), wire.reads))
+        return seen
+
+    assert [(1, False), (2, False), (3, True), (3, True)] == asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE"])
