@@ -65,10 +65,18 @@ class Ledger:
 
         Raises LedgerUnavailable: no answer; the hold may stand, so `release` it by its id.
         """
+        return await self._decide(request, about_json(request))
+
+    async def weigh(self, request: HoldRequest) -> Decision:
+        """What `admit` would say now; nothing is held, and in Redis not a byte changes. Raises LedgerUnavailable."""
+        return await self._decide(request, b"")
+
+    async def _decide(self, request: HoldRequest, about: bytes) -> Decision:
+        """`about` is kept with the hold; without it nothing is placed."""
         now_ms = int(time.time() * 1000)
         for _ in range(3):
-            spans = self._spans_at(now_ms)
-            reply = await self._scripts.run(self._admit, self._admit_keys(request), self._admit_args(request, spans))
+            args = self._admit_args(request, about, self._spans_at(now_ms))
+            reply = await self._scripts.run(self._admit, self._admit_keys(request), args)
             if reply[0] != b"stale_window":
                 return decision_of(reply, request, self._calendar)
             now_ms = cast(list[int], reply[1])[0]
@@ -199,7 +207,7 @@ class Ledger:
         fixed = (keys.hold(request.hold_id), keys.leases, keys.price_lists)
         return [*fixed, *states_of(request.principal), *claim]
 
-    def _admit_args(self, request: HoldRequest, spans: Spans) -> list[Argument]:
+    def _admit_args(self, request: HoldRequest, about: bytes, spans: Spans) -> list[Argument]:
         so_far = request.so_far
         amounts = packed_amounts(
             request.amount_nano_usd,
@@ -218,7 +226,7 @@ class Ledger:
             so_far.usage.units,
         )
         claim = () if request.claim is None else (request.claim.request,)
-        return [request.hold_id, amounts, request.model, about_json(request), request.price_version, *claim]
+        return [request.hold_id, amounts, request.model, about, request.price_version, *claim]
 
 
 def _settle_args(request: HoldRequest, posting: Posting, passed_deadline_ms: int, answer: bytes) -> list[Argument]:

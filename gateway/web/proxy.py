@@ -3,59 +3,26 @@
 Read `Proxy._serve` first; everything below it is one of its steps.
 """
 
-import asyncio
 import os
 import time
-from collections.abc import Sequence
-from typing import NamedTuple, cast
 
-from gateway.billing.errors import (
-    Draining,
-    GatewayError,
-    InvalidRequest,
-    LedgerUnavailable,
-    MaxCostExceeded,
-    MethodNotAllowed,
-)
-from gateway.billing.money import format_usd, parse_usd
-from gateway.billing.prices import ModelPrice, PriceList
+from gateway.billing.errors import Draining, GatewayError, LedgerUnavailable, MethodNotAllowed
+from gateway.billing.money import format_usd
+from gateway.billing.prices import PriceList
 from gateway.billing.principal import Principal
-from gateway.billing.usage import Usage
 from gateway.call_log import CallRecord
-from gateway.store.admission import (
-    Admitted,
-    Claim,
-    Claimed,
-    Decision,
-    HoldRequest,
-    OverBudget,
-    RateLimited,
-    Refused,
-    StalePrice,
-)
+from gateway.store.admission import Admitted, Claimed, Decision, HoldRequest, StalePrice
 from gateway.store.answers import KeptAnswer
+from gateway.web.admission import MAX_COST_HEADER, Admissions, PricedCall, refused
+from gateway.web.bodies import read_fields
 from gateway.web.edge import answer_call, tell_standing
-from gateway.web.errors import allowance_headers, refusal
+from gateway.web.errors import allowance_headers
 from gateway.web.exchange import Exchange
 from gateway.web.relay import HeldCall, Relay
 from gateway.web.repeats import claim_of, first_answer
 from gateway.web.services import Services
-from gateway.wire.call import Call, Endpoint
-from gateway.wire.charge import least_bound, so_far_unheard
-from gateway.wire.strictjson import JSONObject, decode, decode_in_steps
-
-_MAX_COST = "x-gateway-max-cost-usd"
-_MAX_COST_HEADER = _MAX_COST.encode()
-_READ_AT_ONCE_BYTES = 128 * 1024
-"""So much is decoded, inspected and encoded in about a millisecond."""
-
-
-class PricedCall(NamedTuple):
-    """A request that was inspected, its price, and the version of the list that has it."""
-
-    call: Call
-    price: ModelPrice
-    version: str
+from gateway.wire.call import Endpoint
+from gateway.wire.strictjson import JSONObject
 
 
 class Proxy:
@@ -64,6 +31,7 @@ class Proxy:
     def __init__(self, endpoint: Endpoint, services: Services) -> None:
         self._endpoint = endpoint
         self._services = services
+        self._admissions = Admissions(self._admit, services.counted_bound)
 
     def __call__(self, exchange: Exchange) -> None:
         record = CallRecord(self._endpoint.path, exchange.request_id, time.perf_counter())
@@ -76,7 +44,7 @@ class Proxy:
         )
         record.principal = principal
         try:
-            fields = await self._read(exchange)
+            fields = await read_fields(exchange, self._services.limits)
             priced, hold = await self._held(exchange, fields, principal, record)
         except GatewayError as error:
             if exchange.told is None and not isinstance(error, LedgerUnavailable):
@@ -95,13 +63,6 @@ class Proxy:
             raise MethodNotAllowed(f"Send POST to {self._endpoint.path}.", allow="POST")
         if self._services.draining:
             raise Draining("This gateway is shutting down; send the call again.", retry_after_s=1)
-
-    async def _read(self, exchange: Exchange) -> JSONObject:
-        limits = self._services.limits
-        body = await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s)
-        if len(body) <= _READ_AT_ONCE_BYTES:
-            return decode(body)
-        return await _decoded_between_others(body)
 
     async def _held(
         self, exchange: Exchange, fields: JSONObject, principal: Principal, record: CallRecord
@@ -124,24 +85,13 @@ class Proxy:
     async def _hold(
         self, exchange: Exchange, priced: PricedCall, principal: Principal
     ) -> HoldRequest | KeptAnswer | StalePrice:
-        """Hold what the call can cost by its bytes; where that does not fit, once more by its counted tokens.
+        """Hold what the call can cost; an earlier call's answer, where this one repeats it under its Idempotency-Key.
 
-        An earlier call's answer, where this one repeats it under its Idempotency-Key. Raises what the refusing scope
-        says.
+        Raises what the refusing scope says.
         """
-        call, price = priced.call, priced.price
-        claim = claim_of(exchange.headers(b"idempotency-key"), principal, self._endpoint.path, call)
-        wishes = exchange.headers(_MAX_COST_HEADER)
-        bound = await self._bound_within(wishes, call, price) if wishes else call.bound
-        hold = _hold_request(exchange.request_id, priced, bound, principal, claim)
-        decision = await self._admit(hold)
-        if isinstance(decision, Admitted):
-            return self._held_by(exchange, hold, decision)
-        if bound is call.bound and _a_count_may_fit(decision, call, price):
-            counted = await self._services.counted_bound(call)
-            if counted.prompt_tokens < call.bound.prompt_tokens:
-                hold = _hold_request(exchange.request_id, priced, counted, principal, claim)
-                decision = await self._admit(hold)
+        claim = claim_of(exchange.headers(b"idempotency-key"), principal, self._endpoint.path, priced.call)
+        wishes = exchange.headers(MAX_COST_HEADER)
+        hold, decision = await self._admissions.decide(exchange.request_id, principal, priced, claim, wishes)
         if isinstance(decision, StalePrice):
             return decision
         if isinstance(decision, Admitted):
@@ -149,38 +99,12 @@ class Proxy:
         exchange.told = allowance_headers(decision.allowance)
         if isinstance(decision, Claimed):
             return await first_answer(self._services.answers, principal.org, decision)
-        raise await self._refusal(decision, principal)
+        raise await refused(self._services.auth, decision, principal)
 
     def _held_by(self, exchange: Exchange, hold: HoldRequest, decision: Admitted) -> HoldRequest:
         exchange.told = allowance_headers(decision.allowance)
         exchange.told.append((b"x-gateway-hold-usd", format_usd(hold.amount_nano_usd).encode()))
         return hold
-
-    async def _bound_within(self, wishes: Sequence[bytes], call: Call, price: ModelPrice) -> Usage:
-        """The call's bound, counted where its bytes are above what the caller wants to pay at most.
-
-        Raises MaxCostExceeded.
-        """
-        most = _max_cost(wishes)
-        if price.most_of(call.bound) <= most:
-            return call.bound
-        bound = call.bound
-        if price.most_of(least_bound(call)) <= most:
-            bound = await self._services.counted_bound(call)
-        if price.most_of(bound) <= most:
-            return bound
-        required = format_usd(price.most_of(bound))
-        raise MaxCostExceeded(
-            f"This call can cost up to ${required}, above the ${format_usd(most)} its x-gateway-max-cost-usd allows; "
-            "lower its maximum of completion tokens, or raise the header.",
-            param=_MAX_COST,
-            details={"required_usd": required},
-        )
-
-    async def _refusal(self, decision: Refused | OverBudget | RateLimited, principal: Principal) -> GatewayError:
-        of_organisation = decision.scope.kind == "organisation"
-        sees = of_organisation and await self._services.auth.sees_organisation(principal)
-        return refusal(decision, sees_organisation=sees)
 
     async def _admit(self, hold: HoldRequest) -> Decision:
         try:
@@ -190,65 +114,6 @@ class Proxy:
                 # Its answer was lost, but the hold may stand: give it back by its id.
                 self._services.settlements.release(hold)
             raise
-
-
-async def _decoded_between_others(body: bytes) -> JSONObject:
-    """A large body took a while to arrive and takes one to read, and then to inspect: other calls go in between."""
-    steps = decode_in_steps(body)
-    while True:
-        await _let_others_go()
-        try:
-            next(steps)
-        except StopIteration as end:
-            await _let_others_go()
-            return cast(JSONObject, end.value)
-
-
-async def _let_others_go() -> None:
-    """In one turn of the loop what has arrived for other calls is read, in the next one it is passed on."""
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-
-
-def _hold_request(
-    request_id: str, priced: PricedCall, bound: Usage, principal: Principal, claim: Claim | None
-) -> HoldRequest:
-    call, price = priced.call, priced.price
-    amount_nano_usd = price.most_of(bound)
-    return HoldRequest(
-        hold_id=request_id,
-        request_id=request_id,
-        principal=principal,
-        kind=call.kind,
-        model=call.model,
-        amount_nano_usd=amount_nano_usd,
-        price_version=priced.version,
-        tokens=bound.prompt_tokens + bound.completion_tokens,
-        images=bound.units if call.kind == "image" else 0,
-        so_far=so_far_unheard(price, bound, amount_nano_usd),
-        claim=claim,
-    )
-
-
-def _a_count_may_fit(decision: Decision, call: Call, price: ModelPrice) -> bool:
-    """Whether the call was refused for a bound that its counted tokens may keep within."""
-    match decision:
-        case OverBudget():
-            return price.most_of(least_bound(call)) <= decision.room_nano_usd
-        case RateLimited(rate="tokens"):
-            least = least_bound(call)
-            return least.prompt_tokens + least.completion_tokens <= decision.limit
-        case _:
-            return False
-
-
-def _max_cost(wishes: Sequence[bytes]) -> int:
-    if len(wishes) > 1:
-        raise InvalidRequest("x-gateway-max-cost-usd is sent once.", param=_MAX_COST)
-    try:
-        return parse_usd(wishes[0].decode("latin-1").strip())
-    except ValueError as error:
-        raise InvalidRequest(f"x-gateway-max-cost-usd: {error}.", param=_MAX_COST) from None
 
 
 def new_request_id() -> str:

@@ -1,5 +1,5 @@
 -- admit: place one hold at every scope above a call, all or nothing. A refusal writes nothing but what a clock that was
--- set back asks for.
+-- set back asks for. Without JSON about a hold it only weighs: the same answers, and nothing is placed or written.
 -- uses: numbers scope hold
 -- KEYS  1 hold  2 leases  3 which price list is in force until when (put_prices.lua)  4.. scopes, outermost first; the last
 --       of them is the key; behind them, where the call has an Idempotency-Key, its claim
@@ -7,7 +7,7 @@
 --       2 amounts, as fourteen little-endian doubles: required (nano-USD), lease (ms), most tokens it can use, images it
 --         asks for, start and end (ms) of day, week and month as the gateway sees them, and what it is charged should its
 --         gateway never be heard of again: nano-USD, prompt tokens, completion tokens, units
---       3 model  4 JSON about the hold  5 version of the price list that the call was priced by
+--       3 model  4 JSON about the hold, "" to weigh only  5 version of the price list that the call was priced by
 --       6 where the call has an Idempotency-Key, and only there: digest of the request
 -- Returns {outcome, numbers, left}; left is what the tightest scope has: limit, remaining and reset (ms) of requests, the
 -- same of tokens, and money (nano-USD) below the organisation; -1 where nothing limits it. Outcomes and their numbers:
@@ -224,11 +224,14 @@ if exceeding then return answer('exceeds_limit', exceeding) end
 if spent_up then return answer('budget_exceeded', spent_up) end
 if later then
   -- Without this the same bucket would be found too far ahead again and again, and be empty until that time.
-  for i in pairs(set_back) do redis.call('SET', KEYS[i + 3], packed[i + 2]) end
+  if ARGV[4] ~= '' then
+    for i in pairs(set_back) do redis.call('SET', KEYS[i + 3], packed[i + 2]) end
+  end
   local outcome, numbers = unpack(later)
   numbers[#numbers + 1] = longest
   return answer(outcome, numbers)
 end
+if ARGV[4] == '' then return answer('admitted', {now, now}) end
 
 local deadline = now + lease
 local placed = struct.pack(HOLD_FORMAT, OPEN, required, now, deadline, starts[DAY], starts[WEEK], starts[MONTH], 0, 0,
