@@ -15,7 +15,8 @@ def price_schedule(document: Mapping[str, object], calendar: Calendar) -> PriceS
     """Read the file.
 
     Shape: `[chat."<model>"]` with `input_usd_per_million`, `output_usd_per_million` (decimal strings),
-    `context_tokens`, `output_tokens`, `image_tokens_low`, `image_tokens_high`, optional `cached_usd_per_million`;
+    `context_tokens`, `output_tokens`, `image_tokens_low`, `image_tokens_high`, optional `cached_usd_per_million` and
+    one of `image_tile_tokens`, `image_patch_percent`;
     `[units.<kind>]` with `usd` and `models` for what is priced by the piece; `[[change]]` with `from`, `model` or
     `models`, and either the new rates or `withdrawn = true`. A table may have a `from`, too: before it there is no
     price. A date begins at midnight by the calendar.

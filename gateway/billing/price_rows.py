@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 
 from gateway.billing.money import NANO_PER_USD, PICO_PER_NANO
-from gateway.billing.prices import ModelPrice, PriceListError
+from gateway.billing.prices import IMAGE_RULES, ModelPrice, PriceListError
 
 PICO_PER_USD = NANO_PER_USD * PICO_PER_NANO
 TOKENS_PER_PRICE = 1_000_000
 
 CHAT_RATES = ("input_usd_per_million", "cached_usd_per_million", "output_usd_per_million")
-CHAT_SIZES = ("context_tokens", "output_tokens", "image_tokens_low", "image_tokens_high")
+CHAT_SIZES = ("context_tokens", "output_tokens", "image_tokens_low", "image_tokens_high", *IMAGE_RULES)
 UNIT_RATES = ("usd",)
 
 _NAME = re.compile(r"[ -{}~]{1,100}")
@@ -65,7 +65,8 @@ def price_row(price: ModelPrice) -> dict[str, object]:
         "input_usd_per_million": _usd(price.input_pico_usd * TOKENS_PER_PRICE),
         "cached_usd_per_million": _usd(price.cached_pico_usd * TOKENS_PER_PRICE),
         "output_usd_per_million": _usd(price.output_pico_usd * TOKENS_PER_PRICE),
-        **{name: getattr(price, _ATTRIBUTES[name]) for name in CHAT_SIZES},
+        **{name: getattr(price, attribute) for name, attribute in _ATTRIBUTES.items()},
+        **{name: getattr(price, name) for name in IMAGE_RULES if getattr(price, name)},
     }
 
 
@@ -89,7 +90,17 @@ def _sizes(row: Mapping[str, object], where: str, before: ModelPrice | None) -> 
     return {
         attribute: _count(row, name, where) if name in row or before is None else getattr(before, attribute)
         for name, attribute in _ATTRIBUTES.items()
-    }
+    } | _image_rule(row, where, before)
+
+
+def _image_rule(row: Mapping[str, object], where: str, before: ModelPrice | None) -> dict[str, int]:
+    """At most one, and none is needed: without a rule an image is bound by its detail alone."""
+    named = [name for name in IMAGE_RULES if name in row]
+    if len(named) > 1:
+        raise PriceListError(f"{where}{named[1]} stands beside {named[0]}; a model has one of them", named[1])
+    if named:
+        return {named[0]: _count(row, named[0], where)}
+    return {name: getattr(before, name) for name in IMAGE_RULES} if before else {}
 
 
 def _pico_a_token(row: Mapping[str, object], field: str, where: str) -> int:

@@ -7,12 +7,12 @@ Laws:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gateway.billing.budget import instant
 from gateway.billing.price_rows import price_row, read_price
-from gateway.billing.prices import ModelPrice, PriceList, PriceListError
+from gateway.billing.prices import IMAGE_RULES, ModelPrice, PriceList, PriceListError
 
 PriceState = Literal["current", "upcoming", "past", "replaced"]
 """`past`: another price of its model has taken its place. `replaced`: so was it before it ever began."""
@@ -136,7 +136,7 @@ class PriceSchedule:
         known = dates.get(dated.from_ms)
         if known is None and dated.from_ms > now_ms:
             return True
-        if known is None or known != dated:
+        if known is None or not _agree(known, dated):
             raise PriceContradiction(_contradiction(dated, known or _at(dates, now_ms)))
         return False
 
@@ -152,6 +152,24 @@ class PriceSchedule:
 def _at(dates: Mapping[int, DatedPrice], instant_ms: int) -> DatedPrice | None:
     begun = [from_ms for from_ms in dates if from_ms <= instant_ms]
     return dates[max(begun)] if begun else None
+
+
+def _agree(known: DatedPrice, listed: DatedPrice) -> bool:
+    """Whether the books and the file say the same; a rule for images that only one of them has contradicts nothing.
+
+    Rules came later than books: those that do not know one go on without it, which bounds an image higher.
+    """
+    if known.price and listed.price and (_has_image_rule(known.price) != _has_image_rule(listed.price)):
+        return _without_image_rule(known) == _without_image_rule(listed)
+    return known == listed
+
+
+def _has_image_rule(price: ModelPrice) -> bool:
+    return any(getattr(price, name) for name in IMAGE_RULES)
+
+
+def _without_image_rule(dated: DatedPrice) -> DatedPrice:
+    return replace(dated, price=dated.price and replace(dated.price, image_tile_tokens=0, image_patch_percent=0))
 
 
 def _contradiction(listed: DatedPrice, known: DatedPrice | None) -> str:

@@ -14,6 +14,9 @@ from gateway.billing.errors import ModelNotFound
 from gateway.billing.money import NanoUSD, nano_from_pico
 from gateway.billing.usage import Usage
 
+IMAGE_RULES = ("image_tile_tokens", "image_patch_percent")
+"""The fields of a price that tighten the bound of an image by its size; a price has one of them, or none."""
+
 
 class PriceListError(ValueError):
     """A price is wrong; the text says which model, which field and what would be right. `field` is the field's name."""
@@ -28,7 +31,9 @@ class ModelPrice:
     """Price and size of one model.
 
     Chat models are priced by token (`input_pico_usd`, `output_pico_usd` a token) and bounded by
-    `context_tokens_max` and `output_tokens_max`; `image_tokens_*` bound one image part by its detail.
+    `context_tokens_max` and `output_tokens_max`; `image_tokens_*` bound one image part by its detail. Where
+    its size is known, one of two rules may bound it lower: `image_tokens_low` and `image_tile_tokens` a tile, or
+    `image_patch_percent` tokens for a hundred patches; 0: the model has no such rule.
     Everything else is priced by `unit_pico_usd` an image, call or character.
     """
 
@@ -42,6 +47,8 @@ class ModelPrice:
     output_tokens_max: int = 0
     image_tokens_low: int = 0
     image_tokens_high: int = 0
+    image_tile_tokens: int = 0
+    image_patch_percent: int = 0
 
     def cost_of(self, usage: Usage) -> NanoUSD:
         """Price one call: quantities × pico-USD, summed, rounded up to nano-USD once.
@@ -66,6 +73,14 @@ class ModelPrice:
             + usage.units * self.unit_pico_usd
         )
 
+    def fields(self) -> dict[str, str | int]:
+        """What is kept of it: `ModelPrice(**fields)` is this price again.
+
+        A rule that it does not have is left out: so a list without rules has the version that it had before there
+        were any.
+        """
+        return {name: value for name, value in asdict(self).items() if value or name not in IMAGE_RULES}
+
 
 class PriceList:
     """All models that have a price. `version` names exactly this list (a digest of its content)."""
@@ -76,7 +91,7 @@ class PriceList:
             if price.model in self._by_model:
                 raise PriceListError(f"model {price.model} has two prices; keep one")
             self._by_model[price.model] = price
-        rows = [asdict(price) for price in self._by_model.values()]
+        rows = [price.fields() for price in self._by_model.values()]
         canonical = json.dumps(rows, sort_keys=True, separators=(",", ":"))
         self.version = hashlib.sha256(canonical.encode()).hexdigest()[:12]
         self.canonical = canonical

@@ -22,6 +22,8 @@ _SIZES: Mapping[str, str] = {
     "output_tokens": "the most its answer can be",
     "image_tokens_low": "the most one image part of low detail can be",
     "image_tokens_high": "the same of high detail",
+    "image_tile_tokens": "tokens a tile of an image of known size",
+    "image_patch_percent": "or tokens for a hundred patches of it",
 }
 
 

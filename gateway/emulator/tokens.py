@@ -7,17 +7,16 @@ The digest is the one tiktoken checks, so the counts are those of a tiktoken wit
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import hashlib
 import math
-import struct
 from functools import lru_cache
 from importlib import resources
 
 import tiktoken
 
 from gateway.emulator.contract import ImagePart, Message
+from gateway.emulator.pictures import data_url_size
 
 RANKS_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
 PIECE_CHARACTERS_MAX = 100_000
@@ -97,9 +96,9 @@ def _message_tokens(model: str, message: Message) -> int:
 
 
 def image_tokens(model: str, image: ImagePart) -> int:
-    """Tokens of one image. Its size is read from a PNG data URL, else 1024 × 1024; nothing is fetched."""
+    """Tokens of one image. Its size is read from a data URL, else 1024 × 1024; nothing is fetched."""
     low_detail = image.detail == "low"
-    width, height = LOW_DETAIL_SIZE if low_detail else (png_size(image.url) or UNKNOWN_IMAGE_SIZE)
+    width, height = LOW_DETAIL_SIZE if low_detail else (data_url_size(image.url) or UNKNOWN_IMAGE_SIZE)
     if model in PATCH_PERCENT:
         patches = min(PATCHES_MAX, math.ceil(width / 32) * math.ceil(height / 32))
         return -(-patches * PATCH_PERCENT[model] // 100)
@@ -114,16 +113,3 @@ def _tiles(width: int, height: int) -> int:
     columns = max(1, math.ceil(round(width * shrink, 6) / 512))
     rows = max(1, math.ceil(round(height * shrink, 6) / 512))
     return columns * rows
-
-
-def png_size(url: str) -> tuple[int, int] | None:
-    """Width and height from the header of a base64 PNG data URL; None for anything else."""
-    marker, _, data = url.partition(";base64,")
-    if marker != "data:image/png":
-        return None
-    try:
-        header = base64.b64decode(data[:32], validate=True)
-        width, height = struct.unpack(">II", header[16:24])
-    except (binascii.Error, struct.error):
-        return None
-    return (width, height) if width and height else None

@@ -8,7 +8,7 @@ Redis's clock, so the instant a price changes is one for all gateways. What a ga
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
@@ -156,7 +156,7 @@ class PriceBooks:
             *lists.values(),
         ]
         for dated, note, author in entries:
-            price = json.dumps(asdict(dated.price), separators=(",", ":")) if dated.price else ""
+            price = json.dumps(dated.price.fields(), separators=(",", ":")) if dated.price else ""
             args += [dated.model, dated.kind, dated.from_ms, price, note, author]
         receipt = keys.receipt(change.id) if change else keys.price_lists
         names = [receipt, keys.price_schedule, keys.price_lists, *map(keys.prices, lists)]

@@ -4,16 +4,15 @@ Why the bound holds. Every chat model sold here reads o200k_base, a byte-level B
 tokens stands for one byte or more, so a text has at most as many tokens as UTF-8 bytes, however it
 is cut. Around the texts a prompt has 3 tokens a message, 1 more for a name, and 3 that prime the
 answer (OpenAI cookbook, "How to count tokens with tiktoken"). An image has a published upper bound
-by its detail, whatever its size; its URL and its bytes are not text. A JSON schema counts as twice
-its bytes. Nothing else can reach the prompt, because nothing else is let through: unknown fields,
-message keys, part types and their keys are refused at every depth.
+by its detail, and a lower one where its size is known (`vision`); its URL and its bytes are not text.
+A JSON schema counts as twice its bytes. Nothing else can reach the prompt, because nothing else is
+let through: unknown fields, message keys, part types and their keys are refused at every depth.
 
 Output is at most n × `max_completion_tokens`, which is always sent, each choice at most the
 model's own maximum; a prompt is at most the model's context window.
 """
 
 import functools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +33,7 @@ from gateway.wire.fields import (
     string_of,
 )
 from gateway.wire.strictjson import JSON, JSONObject, encode
+from gateway.wire.vision import image_tokens_max
 
 __all__ = ["KIND", "ChatMeter", "ChatRules", "inspect_chat"]
 
@@ -89,8 +89,6 @@ def inspect_chat(fields: JSONObject, rules: ChatRules, prices: PriceList) -> Cal
 _FIELDS = frozenset({"messages", "model", "temperature", "max_completion_tokens", "max_tokens", "stream"})
 _MESSAGE = frozenset({"role", "content", "name"})
 _NOT_FORWARDED = frozenset({"max_tokens", "stream"})
-_DETAILS = ("auto", "high", "low")
-_IMAGE_URL = re.compile(r"https?://[^\s/]|data:image/(?:jpeg|jpg|png|webp|gif);base64,.", re.IGNORECASE)
 
 
 @functools.cache
@@ -185,17 +183,4 @@ def _content(value: JSON, where: str, price: ModelPrice) -> Iterator[str | int]:
         if kind == "text":
             yield string_of(part.get("text"), f"{part_where}.text")
         else:
-            yield _image_tokens(part.get("image_url"), f"{part_where}.image_url", price)
-
-
-def _image_tokens(value: JSON, where: str, price: ModelPrice) -> int:
-    """The most tokens an image can have at its detail; `auto` may turn out to be high."""
-    image = object_of(value, where)
-    refuse_unknown(image, {"url", "detail"}, f"{where}.")
-    if not _IMAGE_URL.match(string_of(image.get("url"), f"{where}.url")):
-        raise InvalidRequest(
-            f"{where}.url must begin with http://, https:// or data:image/…;base64, with jpeg, jpg, png, webp or gif.",
-            param=f"{where}.url",
-        )
-    detail = choice_of(image.get("detail", "auto"), f"{where}.detail", _DETAILS)
-    return price.image_tokens_low if detail == "low" else price.image_tokens_high
+            yield image_tokens_max(part.get("image_url"), f"{part_where}.image_url", price)

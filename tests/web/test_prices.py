@@ -35,7 +35,7 @@ def test_the_file_is_what_is_in_force_at_first(admin: Admin) -> None:
     assert {
         "kind": "chat", "effective_from": None, "input_usd_per_million": "0.15", "cached_usd_per_million": "0.15",
         "output_usd_per_million": "0.60", "context_tokens": 128000, "output_tokens": 16384, "image_tokens_low": 2833,
-        "image_tokens_high": 48169, "note": "", "author": "price file", "state": "current",
+        "image_tokens_high": 48169, "image_tile_tokens": 5667, "note": "", "author": "price file", "state": "current",
     } == mini  # fmt: skip
     assert ("image", "0.0015") == (listed["realvision"]["kind"], listed["realvision"]["usd"])
     assert 12 == len(page["version"])
