@@ -1,6 +1,7 @@
 """Which price is in force when, to the millisecond; and that nothing which was in force is ever changed."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def chat(input_nano_usd: int, from_ms: int = ALWAYS_MS, context_tokens: int = 10
     return DatedPrice("mini", "chat", from_ms, price)
 
 
-def with_rule(dated: DatedPrice, **rule: int) -> DatedPrice:
+def with_rule(dated: DatedPrice, **rule: Any) -> DatedPrice:
     assert dated.price is not None
     return replace(dated, price=replace(dated.price, **rule))
 
@@ -172,7 +173,7 @@ def test_a_rule_for_images_that_only_one_side_has_contradicts_nothing(rule: str)
 def test_a_rule_for_images_stays_as_sizes_do() -> None:
     """And gives way to the other one."""
     schedule = PriceSchedule([with_rule(chat(10), image_tile_tokens=170)])
-    row = {"input_usd_per_million": "1", "output_usd_per_million": "2"}
+    row: dict[str, object] = {"input_usd_per_million": "1", "output_usd_per_million": "2"}
     for more, expected in (({}, (170, 0)), ({"image_tile_tokens": 5}, (5, 0)), ({"image_patch_percent": 9}, (0, 9))):
         price = schedule.dated(PriceChange("c", "mini", "chat", NOON, row | more)).price
         assert price is not None
