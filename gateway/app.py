@@ -163,7 +163,9 @@ class Gateway:
             *Books(auth, ledger, reports, scopes, calendar).routes(),
             *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
-            *PriceDesk(auth, prices, calendar, tuple(endpoint.kind for endpoint in self._billed)).routes(),
+            *PriceDesk(
+                auth, prices, calendar, tuple(dict.fromkeys(endpoint.kind for endpoint in self._billed))
+            ).routes(),
             *AdjustmentDesk(auth, Adjustments(scripts, calendar), scopes).routes(),
             *QuarantineDesk(auth, Quarantine(self._redis, scripts)).routes(),
             *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),

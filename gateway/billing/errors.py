@@ -34,6 +34,12 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class FailedWhenSent(GatewayError):
+    """A fault of ours after the request had been sent: it may have been billed, so it is not to be repeated blindly."""
+
+    should_retry = False
+
+
 class InvalidRequest(GatewayError):
     status = 400
     type = "invalid_request_error"

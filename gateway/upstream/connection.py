@@ -19,7 +19,7 @@ from typing import Literal, cast
 
 import httptools
 
-from gateway.upstream.leg import AnswerTimeout, BrokenOff, CutOff, Headers, NoAnswer, NotSent, UpstreamFault
+from gateway.upstream.leg import AnswerTimeout, BrokenOff, CutOff, Headers, NoAnswer, NotSent, Stalled, UpstreamFault
 
 ARRIVALS_BYTES = 64 * 1024
 _PAUSED_ABOVE_BYTES = 64 * 1024
@@ -102,14 +102,13 @@ class Connection(asyncio.BufferedProtocol):
     async def read(self) -> bytes:
         """What has arrived of the body since the last time; waits where that is nothing, b"" at its end.
 
-        Raises BrokenOff, CutOff.
+        Raises BrokenOff, Stalled, CutOff.
         """
         while not self._body:
             if self.state == "answered":
                 return b""
             if self.state == "closed":
-                reason = self._fault.reason if self._fault else "closed"
-                raise CutOff(reason) if self._is_cut else BrokenOff(reason)
+                raise self._broken_off()
             await self._wait()
         chunk = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
@@ -117,6 +116,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._reading_paused:
             self._resume_reading()
         return chunk
+
+    def _broken_off(self) -> BrokenOff:
+        reason = self._fault.reason if self._fault else "closed"
+        if self._is_cut:
+            return CutOff(reason)
+        return Stalled(reason) if isinstance(self._fault, AnswerTimeout) else BrokenOff(reason)
 
     def has_more(self) -> bool:
         """Whether `read` would not wait for more of the body."""

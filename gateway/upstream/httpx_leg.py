@@ -21,6 +21,7 @@ from gateway.upstream.leg import (
     NoAnswer,
     NotSent,
     PoolExhausted,
+    Stalled,
     UpstreamRequest,
 )
 
@@ -94,7 +95,8 @@ class HttpxAnswer:
         except TimeoutError:
             raise CutOff("cut off") from None
         except (httpx.TransportError, httpx.StreamError, OSError) as error:
-            raise BrokenOff(type(error).__name__) from error
+            stopped = Stalled if isinstance(error, httpx.TimeoutException) else BrokenOff
+            raise stopped(type(error).__name__) from error
 
     def has_more(self) -> bool:
         return False  # httpx does not say

@@ -38,6 +38,10 @@ class BrokenOff(UpstreamFault):
     """The answer began and then stopped before its end."""
 
 
+class Stalled(BrokenOff):
+    """Nothing more of it came in time."""
+
+
 class CutOff(BrokenOff):
     """It was stopped by us: its `Cutoff` was struck."""
 
@@ -94,7 +98,7 @@ class UpstreamAnswer(Protocol):
     async def read(self) -> bytes:
         """What has arrived of the body since the last time, without transfer coding; waits for more, b"" at its end.
 
-        Raises BrokenOff.
+        Raises BrokenOff, or what of its kind it was.
         """
 
     def has_more(self) -> bool:

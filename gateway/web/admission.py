@@ -16,6 +16,7 @@ from gateway.web.auth import Authenticator
 from gateway.web.errors import refusal
 from gateway.wire.call import Call
 from gateway.wire.charge import least_bound, so_far_unheard
+from gateway.wire.presentation import AS_SENT, Presentation
 
 _MAX_COST = "x-gateway-max-cost-usd"
 MAX_COST_HEADER = _MAX_COST.encode()
@@ -25,11 +26,12 @@ CountBound = Callable[[Call], Awaitable[Usage]]
 
 
 class PricedCall(NamedTuple):
-    """A request that was inspected, its price, and the version of the list that has it."""
+    """A request that was inspected, its price, the version of the list that has it, and how its answer is shown."""
 
     call: Call
     price: ModelPrice
     version: str
+    presentation: Presentation = AS_SENT
 
 
 class Admissions:

@@ -11,18 +11,21 @@ from gateway.wire.call import Endpoint
 from gateway.wire.chat import ChatRules, inspect_chat
 from gateway.wire.chat_meter import ChatMeter
 from gateway.wire.images import ImageMeter, ImageRules, inspect_image
+from gateway.wire.openai_chat import inspect_openai_chat, openai_presentation
+from gateway.wire.presentation import native_presentation
 
 IMAGE_ERROR_FIELDS: Mapping[str, object] = MappingProxyType({"status": "error", "jobid": None, "signature": None})
 
 H = TypeVar("H")
 
+OPENAI_CHAT = "/v1/chat/completions"
 CHAT = "/api/chat-completions/"
 IMAGES = "/api/texttoimage/"
 JOBS = "/api/texttoimage/jobs/"
 
 
 def endpoints(chat: ChatRules, images: ImageRules, *, chat_path: str, image_path: str) -> tuple[Endpoint, ...]:
-    """MiniToolAI's billed endpoints; `…_path` are the upstream's."""
+    """The billed endpoints, MiniToolAI's own and OpenAI's in its place; `…_path` are the upstream's."""
     return (
         Endpoint(
             path=CHAT,
@@ -31,6 +34,16 @@ def endpoints(chat: ChatRules, images: ImageRules, *, chat_path: str, image_path
             inspect=lambda fields, prices: inspect_chat(fields, chat, prices),
             new_meter=ChatMeter,
             streamed=True,
+            present=native_presentation,
+        ),
+        Endpoint(
+            path=OPENAI_CHAT,
+            upstream_path=chat_path,
+            kind="chat",
+            inspect=lambda fields, prices: inspect_openai_chat(fields, chat, prices),
+            new_meter=ChatMeter,
+            streamed=True,
+            present=openai_presentation,
         ),
         Endpoint(
             path=IMAGES,
@@ -46,4 +59,8 @@ def endpoints(chat: ChatRules, images: ImageRules, *, chat_path: str, image_path
 
 def path_table(handlers: Mapping[str, H]) -> dict[str, H]:
     """Handlers by path, with and without the trailing slash."""
-    return {spelling: handler for path, handler in handlers.items() for spelling in (path, path.removesuffix("/"))}
+    return {
+        spelling: handler
+        for path, handler in handlers.items()
+        for spelling in (path.removesuffix("/"), path.removesuffix("/") + "/")
+    }

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from gateway.billing.errors import GatewayError
+from gateway.billing.errors import FailedWhenSent, GatewayError
 from gateway.billing.principal import Principal
 from gateway.call_log import CallRecord
 from gateway.metrics import NONE
@@ -44,7 +44,8 @@ async def _run(
         log.exception("call %s failed", exchange.request_id)
         record.error = GatewayError.code
         if not exchange.started:
-            await exchange.answer_error(GatewayError(_OUR_FAULT), error_fields)
+            fault = GatewayError(_OUR_FAULT) if record.sent_at is None else FailedWhenSent(_OUR_FAULT)
+            await exchange.answer_error(fault, error_fields)
     finally:
         services.tasks.forget(exchange.hasten)
         exchange.close()

@@ -17,6 +17,7 @@ from gateway.billing.errors import (
     RequestExceedsLimit,
     ScopeBlocked,
     UpstreamError,
+    UpstreamRefused,
 )
 from gateway.billing.limits import Allowance, Left, Rate
 from gateway.billing.money import format_usd
@@ -28,6 +29,8 @@ Header = tuple[bytes, bytes]
 
 UPSTREAM_REJECTED = "upstream_rejected"
 """What a call counts as whose own request the upstream found fault with."""
+_REFUSED_BY_UPSTREAM = (401, 402, 403)
+_STATUS_MAX = 599
 _WORTH_WAITING = (429, 503)
 _UPSTREAM_RETRY_AFTER_S = 2
 _WINDOW_WORDS: Mapping[Window, str] = {
@@ -180,6 +183,19 @@ def _spent_message(over: OverBudget, resets_at: str | None, *, told: bool) -> st
 def scope_name(scope: Scope) -> str:
     """A scope at the beginning of a sentence."""
     return "The organisation" if scope.kind == "organisation" else f"{scope.kind.capitalize()} {scope.id}"
+
+
+def unfit_status(status: int) -> UpstreamError | None:
+    """What a status of the upstream's is to the caller that must not pass; None for all that may."""
+    if status in _REFUSED_BY_UPSTREAM:
+        return UpstreamRefused(
+            "MiniToolAI refused the organisation's own key or balance; your key is fine. Tell an administrator."
+        )
+    if 300 <= status < 400:
+        return UpstreamError(f"The upstream answered with status {status}; an administrator must look at its address.")
+    if status > _STATUS_MAX:
+        return UpstreamError("The upstream answered with a status that does not exist; nothing was billed.")
+    return None
 
 
 def passed_failure(status: int, headers: Sequence[Header]) -> tuple[str, list[Header]]:

@@ -18,11 +18,15 @@ from gateway.web.bodies import read_fields
 from gateway.web.edge import answer_call, tell_standing
 from gateway.web.errors import allowance_headers
 from gateway.web.exchange import Exchange
-from gateway.web.relay import HeldCall, Relay
+from gateway.web.folding import relay_of
+from gateway.web.relay import HeldCall
 from gateway.web.repeats import claim_of, first_answer
 from gateway.web.services import Services
 from gateway.wire.call import Endpoint
+from gateway.wire.presentation import AS_SENT, INCLUDE_COST, Presentation, wants_cost
 from gateway.wire.strictjson import JSONObject
+
+_INCLUDE_COST_HEADER = INCLUDE_COST.encode()
 
 
 class Proxy:
@@ -56,7 +60,8 @@ class Proxy:
             await exchange.answer(hold.status, [*hold.headers, (b"idempotent-replayed", b"true")], hold.body)
             return
         record.hold_nano_usd = hold.amount_nano_usd
-        await Relay(self._endpoint, self._services, exchange, HeldCall(priced.call, priced.price, hold, record)).run()
+        held = HeldCall(priced.call, priced.price, hold, record)
+        await relay_of(priced.presentation, self._endpoint, self._services, exchange, held).run()
 
     def _refuse_at_the_door(self, exchange: Exchange) -> None:
         if exchange.method != "POST":
@@ -70,7 +75,7 @@ class Proxy:
         """Price the call and hold what it can cost; once more where another price list is in force by now."""
         prices = self._services.prices.latest(principal.org)
         for _ in range(2):
-            priced = self._priced(fields, prices)
+            priced = self._priced(exchange, fields, prices)
             record.kind, record.model = priced.call.kind, priced.call.model
             hold = await self._hold(exchange, priced, principal)
             if not isinstance(hold, StalePrice):
@@ -78,9 +83,15 @@ class Proxy:
             prices = await self._services.prices.turn_to(principal.org, hold.version)
         raise LedgerUnavailable("Prices are changing at this moment; send the call again. Nothing was billed.")
 
-    def _priced(self, fields: JSONObject, prices: PriceList) -> PricedCall:
+    def _priced(self, exchange: Exchange, fields: JSONObject, prices: PriceList) -> PricedCall:
         call = self._endpoint.inspect(fields, prices)
-        return PricedCall(call, prices.of(call.model, call.kind), prices.version)
+        price = prices.of(call.model, call.kind)
+        return PricedCall(call, price, prices.version, self._presentation(exchange, fields))
+
+    def _presentation(self, exchange: Exchange, fields: JSONObject) -> Presentation:
+        if self._endpoint.present is None:
+            return AS_SENT
+        return self._endpoint.present(fields, with_cost=wants_cost(exchange.headers(_INCLUDE_COST_HEADER)))
 
     async def _hold(
         self, exchange: Exchange, priced: PricedCall, principal: Principal
@@ -89,7 +100,8 @@ class Proxy:
 
         Raises what the refusing scope says.
         """
-        claim = claim_of(exchange.headers(b"idempotency-key"), principal, self._endpoint.path, priced.call)
+        keys = exchange.headers(b"idempotency-key")
+        claim = claim_of(keys, principal, self._endpoint.path, priced.call, priced.presentation)
         wishes = exchange.headers(MAX_COST_HEADER)
         hold, decision = await self._admissions.decide(exchange.request_id, principal, priced, claim, wishes)
         if isinstance(decision, StalePrice):

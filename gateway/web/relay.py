@@ -17,7 +17,6 @@ from gateway.billing.errors import (
     Overloaded,
     UpstreamBrokeOff,
     UpstreamError,
-    UpstreamRefused,
     UpstreamTimeout,
 )
 from gateway.billing.ledger import RELEASE, Posting
@@ -38,20 +37,19 @@ from gateway.upstream.leg import (
     UpstreamRequest,
     whole,
 )
-from gateway.web.errors import Header, error_body, passed_failure
+from gateway.web.errors import Header, error_body, passed_failure, unfit_status
 from gateway.web.exchange import Exchange
 from gateway.web.repeats import AnswerCopy
 from gateway.web.services import Services
 from gateway.web.settlement import Ending
 from gateway.wire.call import Call, Endpoint
 from gateway.wire.charge import estimate, posting_of, unanswered
-from gateway.wire.headers import StreamMask, mask, response_headers
+from gateway.wire.headers import mask, response_headers
 from gateway.wire.images import ImageMeter
+from gateway.wire.presentation import View
 from gateway.wire.strictjson import encode
 
-_REFUSED_BY_UPSTREAM = (401, 402, 403)
-_STATUS_MAX = 599
-_MAY_BE_BILLED = "The call may have been billed, so it was booked as an estimate; repeating it may cost again."
+MAY_BE_BILLED = "The call may have been billed, so it was booked as an estimate; repeating it may cost again."
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _EVENT_STREAM_BEGINS = (b"data:", b":", b"event:", b"id:", b"retry:")
 
@@ -66,9 +64,9 @@ class HeldCall(NamedTuple):
 
 
 class Relay:
-    """One call's way to the upstream and back."""
+    """One call's way to the upstream and back; its events are shown by `view`."""
 
-    def __init__(self, endpoint: Endpoint, services: Services, exchange: Exchange, held: HeldCall) -> None:
+    def __init__(self, endpoint: Endpoint, services: Services, exchange: Exchange, held: HeldCall, view: View) -> None:
         self._endpoint = endpoint
         self._services = services
         self._limits = services.limits
@@ -83,7 +81,7 @@ class Relay:
         self._cut_short = False  # whether it was left before its end, because it was too long
         self._last = _EVENT_ENDS[0]
         self._key = services.upstream_keys[held.hold.principal.org]
-        self._mask = StreamMask(self._key.secret)
+        self._view = view
 
     async def run(self) -> None:
         """Bring the call to its end; until its hold has ended, its lease is renewed."""
@@ -130,19 +128,10 @@ class Relay:
     async def _pass_on(self, answer: UpstreamAnswer) -> None:
         """By status: refused us, failed, or succeeded; a success by form: an event stream, or anything else whole."""
         headers = response_headers(answer.headers, self._key.secret)
-        if answer.status in _REFUSED_BY_UPSTREAM:
+        unfit = unfit_status(answer.status)
+        if unfit is not None:
             await self._post(RELEASE)
-            raise UpstreamRefused(
-                "MiniToolAI refused the organisation's own key or balance; your key is fine. Tell an administrator."
-            )
-        if 300 <= answer.status < 400:
-            await self._post(RELEASE)
-            raise UpstreamError(
-                f"The upstream answered with status {answer.status}; an administrator must look at its address."
-            )
-        if answer.status > _STATUS_MAX:
-            await self._post(RELEASE)
-            raise UpstreamError("The upstream answered with a status that does not exist; nothing was billed.")
+            raise unfit
         if answer.status >= 400:
             await self._pass_failure(answer, headers)
             return
@@ -178,45 +167,52 @@ class Relay:
             raise await self._no_answer(fault) from None
 
     async def _stream(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> None:
-        self._services.metrics.streams_in_flight.inc()
-        waited_s = self._exchange.waited_s
-        try:
-            cut = await self._copy(answer, headers, first)
-        finally:
-            self._services.metrics.streams_in_flight.dec()
-        self._record.upstream_ended_at = time.perf_counter()
-        self._exchange.waited_s = waited_s  # a slow reader's time is in the upstream's: both ran at once
-        rest = self._mask.rest()
-        whole_answer = cut is None and not self._cut_short
-        await self._post(await self._metered(cut=not whole_answer), answer=self._kept(rest) if whole_answer else b"")
-        await self._exchange.write(rest)
-        if cut is not None and not self._exchange.gone:
-            self._record.error = cut.code
-            # The last event may be cut in the middle of a line: a blank line keeps this one apart from it.
-            apart = b"" if self._last.endswith(_EVENT_ENDS) else b"\n\n"
-            await self._exchange.write(apart + b"data: " + encode({"error": error_body(cut)}) + b"\n\n")
-        await self._exchange.finish()
-
-    async def _copy(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> GatewayError | None:
-        """Copy chunk by chunk to the client and the meter; returns what to tell a client that is still there."""
-        self._exchange.watch(self._drain)
+        """Pass the events on as they come."""
         if self._copy_of_answer:
             self._copy_of_answer.begin(answer.status, headers)
+        self._exchange.start(answer.status, headers)
+        if not first and not answer.has_more():
+            self._exchange.write_head()
+        fault = await self._copied(answer, first)
+        whole_answer = fault is None and not self._cut_short
+        posting = await self._metered(cut=not whole_answer)
+        rest = self._view.end(posting.cost_nano_usd, whole=whole_answer)
+        await self._post(posting, answer=self._kept(rest) if whole_answer else b"")
+        await self._exchange.write(rest)
+        if fault is not None and not self._exchange.gone:
+            await self._tell(fault)
+        await self._exchange.finish()
+
+    async def _tell(self, fault: BrokenOff) -> None:
+        """End a stream that broke off with an event that says so."""
+        error: GatewayError = UpstreamError("The upstream broke off in the middle of its answer.")
+        if isinstance(fault, CutOff):
+            error = Draining("This gateway is shutting down; the answer ends here.")
+        self._record.error = error.code
+        # The last event may be cut in the middle of a line: a blank line keeps this one apart from it.
+        apart = b"" if self._last.endswith(_EVENT_ENDS) else b"\n\n"
+        await self._exchange.write(apart + b"data: " + encode({"error": error_body(error)}) + b"\n\n")
+
+    async def _copied(self, answer: UpstreamAnswer, first: bytes) -> BrokenOff | None:
+        """Copy the events chunk by chunk to the client and the meter; returns what ended them too early."""
+        self._services.metrics.streams_in_flight.inc()
+        waited_s = self._exchange.waited_s
+        self._exchange.watch(self._drain)
         try:
-            self._exchange.start(answer.status, headers)
-            if not first and not answer.has_more():
-                self._exchange.write_head()
             await self._copy_chunks(answer, first)
-        except CutOff:
+        except CutOff as fault:
             # By ourselves: the client left and the drain is over, or the gateway shuts down.
             self._exchange.hasten()
-            return Draining("This gateway is shutting down; the answer ends here.")
+            return fault
         except BrokenOff as fault:
             self._record.fault = fault.reason
-            return UpstreamError("The upstream broke off in the middle of its answer.")
+            return fault
         finally:
             self._exchange.unwatch()
             self._services.drains -= self._draining
+            self._services.metrics.streams_in_flight.dec()
+            self._record.upstream_ended_at = time.perf_counter()
+            self._exchange.waited_s = waited_s  # a slow reader's time is in the upstream's: both ran at once
         return None
 
     def _drain(self) -> None:
@@ -244,11 +240,11 @@ class Relay:
         if self._record.first_byte_at is None:
             self._record.first_byte_at = time.perf_counter()
         self._last = chunk
-        masked = self._mask.feed(chunk)
-        await self._exchange.write(masked)
+        shown = self._view.feed(chunk)
+        await self._exchange.write(shown)
         self._meter.feed(chunk)
         if self._copy_of_answer:
-            self._copy_of_answer.take(masked)
+            self._copy_of_answer.take(shown)
 
     async def _answer_whole(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> None:
         """Read the whole answer, settle it, and only then begin to send it."""
@@ -259,11 +255,8 @@ class Relay:
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
         self._meter.feed(body)
         posting = await self._metered()
-        cost = (b"x-gateway-cost-usd", format_usd(posting.cost_nano_usd).encode())
         body = mask(body, self._key.secret)
-        if self._copy_of_answer:
-            self._copy_of_answer.begin(answer.status, [*headers, cost])
-        kept = self._kept(body)
+        kept = self._kept_whole(answer.status, headers, body, posting)
         job = self._meter.job if isinstance(self._meter, ImageMeter) else None
         if job is None:
             await self._post(posting, answer=kept)
@@ -277,6 +270,14 @@ class Relay:
             return b""
         self._copy_of_answer.take(rest)
         return self._copy_of_answer.whole()
+
+    def _kept_whole(self, status: int, headers: list[Header], body: bytes, posting: Posting) -> bytes:
+        """The same of an answer that is not streamed: it has what it cost among its headers."""
+        if self._copy_of_answer is None:
+            return b""
+        cost = (b"x-gateway-cost-usd", format_usd(posting.cost_nano_usd).encode())
+        self._copy_of_answer.begin(status, [*headers, cost])
+        return self._kept(body)
 
     async def _metered(self, *, cut: bool = False) -> Posting:
         """How the hold ends by what was seen; tokens are counted off the loop where the upstream proved none."""
@@ -292,8 +293,8 @@ class Relay:
         self._record.fault = fault.reason
         await self._post(await self._unanswered())
         if isinstance(fault, AnswerTimeout | CutOff):
-            return UpstreamTimeout(f"The upstream did not answer in time. {_MAY_BE_BILLED}")
-        return UpstreamBrokeOff(f"The upstream broke off before its answer began. {_MAY_BE_BILLED}")
+            return UpstreamTimeout(f"The upstream did not answer in time. {MAY_BE_BILLED}")
+        return UpstreamBrokeOff(f"The upstream broke off before its answer began. {MAY_BE_BILLED}")
 
     async def _unanswered(self) -> Posting:
         amount, count = self._hold.amount_nano_usd, self._services.counter.count

@@ -18,6 +18,7 @@ from gateway.store.admission import Claim, Claimed
 from gateway.store.answers import Answers, KeptAnswer, stored_answer
 from gateway.web.errors import Header
 from gateway.wire.call import Call
+from gateway.wire.presentation import Presentation
 
 ANSWER_BYTES_MAX = 1024 * 1024
 """Longer answers are not kept."""
@@ -27,14 +28,19 @@ _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 _RETRY_AFTER_S = 1
 
 
-def claim_of(sent: list[bytes], principal: Principal, path: str, call: Call) -> Claim | None:
-    """What the request claims; None where it has no Idempotency-Key. Raises InvalidRequest."""
+def claim_of(
+    sent: list[bytes], principal: Principal, path: str, call: Call, presentation: Presentation
+) -> Claim | None:
+    """What the request claims; None where it has no Idempotency-Key. Raises InvalidRequest.
+
+    The answer that is kept is shown as it was asked for, so asked for in another way it is another request.
+    """
     if not sent:
         return None
     if len(sent) > 1 or not _KEY.fullmatch(sent[0]):
         raise InvalidRequest("Idempotency-Key is sent once, as 1 to 255 visible ASCII characters.", param=_PARAM)
     owner = f"{principal.org}\n{principal.key}\n".encode()
-    return Claim(_digest(owner + sent[0]), _digest(path.encode() + b"\n" + call.body))
+    return Claim(_digest(owner + sent[0]), _digest(f"{path}\n{presentation.words}".encode() + call.body))
 
 
 async def first_answer(answers: Answers, org: str, claimed: Claimed) -> KeptAnswer:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.billing.prices import PriceList
 from gateway.billing.usage import Usage
+from gateway.wire.presentation import Presentation
 from gateway.wire.strictjson import JSONObject
 
 
@@ -21,10 +22,11 @@ from gateway.wire.strictjson import JSONObject
 class Endpoint:
     """One path of the data plane: how its requests are read, sent and metered.
 
-    `path` and `upstream_path` begin and end with a slash. `kind` is the ledger's kind ("chat",
-    "image", …) and the kind of price that applies. `streamed` is False where the answer is small:
-    it is then read whole and settled before its headers go out. `error_fields` are members that
-    stand beside "error" in every error answer of this path.
+    `path` and `upstream_path` begin with a slash; a path is served with and without one at its end. `kind` is the
+    ledger's kind ("chat", "image", …) and the kind of its price. `streamed` is False where the answer is small:
+    it is then read whole and settled before its headers go out. `error_fields` are members that stand beside "error" in
+    every error answer of this path. `present` says how a request wants its answer shown (`with_cost`: its header asks
+    for the cost); None where there is one way only.
     """
 
     path: str
@@ -34,6 +36,12 @@ class Endpoint:
     new_meter: Callable[["Call"], "Meter"]
     streamed: bool
     error_fields: Mapping[str, object] = field(default_factory=dict)
+    present: "Present | None" = None
+
+
+class Present(Protocol):
+    def __call__(self, fields: JSONObject, *, with_cost: bool) -> Presentation:
+        """Raises InvalidRequest and UnsupportedParameter (400, `param` names the field)."""
 
 
 class PromptText(NamedTuple):
