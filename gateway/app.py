@@ -56,12 +56,15 @@ from gateway.web.admin import scope_routes
 from gateway.web.auth import Authenticator
 from gateway.web.books import Books
 from gateway.web.credits import CreditDesk
-from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, endpoints, path_table
+from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, endpoints, estimated, path_table
+from gateway.web.estimates import ESTIMATE, Estimates
 from gateway.web.exchange import Exchange, Line
 from gateway.web.health import Health
 from gateway.web.http import answer_gateway_error, answer_http_error
 from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
+from gateway.web.models import Models
+from gateway.web.own_usage import OwnUsage
 from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
 from gateway.web.prices import PriceDesk
 from gateway.web.protocol import DataPlane, Handler
@@ -72,6 +75,7 @@ from gateway.web.scrape import LedgerScrape
 from gateway.web.services import CallLimits, Services, UpstreamKey
 from gateway.web.settlement import Settlements, Tasks
 from gateway.web.upstream_account import UpstreamDesk
+from gateway.web.usage_reports import UsageReports
 from gateway.wire.call import Endpoint
 from gateway.wire.chat import ChatRules
 from gateway.wire.images import ImageRules
@@ -155,12 +159,15 @@ class Gateway:
         scrape = LedgerScrape(ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, bounds, memory)
         sessions = Sessions(self._redis)
         logins = Logins(auth, sessions, services.metrics, tuple(map(ip_network, settings.trusted_proxies)))
+        usage_reports = UsageReports(reports, scopes, calendar)
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
         return _router(
             *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token or None).routes(),
             *Me(auth, scopes, prices, calendar).routes(),
+            *Models(auth, scopes, prices).routes(),
             *scope_routes(auth, scopes, calendar),
-            *Books(auth, ledger, reports, scopes, calendar).routes(),
+            *OwnUsage(auth, usage_reports).routes(),
+            *Books(auth, ledger, usage_reports, scopes, calendar).routes(),
             *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
             *PriceDesk(
@@ -174,7 +181,8 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["path"] = scope["path"].rstrip("/") or "/"
+            if scope["raw_path"].endswith(b"/"):  # one that was sent as %2F belongs to a name
+                scope["path"] = scope["path"].rstrip("/") or "/"
             await self._router(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -268,7 +276,8 @@ def _data_plane(billed: tuple[Endpoint, ...], services: Services, polls: Handler
     def new_exchange(line: Line) -> Exchange:
         return Exchange(line, new_request_id(), write_timeout_s)
 
-    return DataPlane(path_table(handlers | {JOBS: polls}), new_exchange)
+    estimates = Estimates(estimated(billed), services)
+    return DataPlane(path_table(handlers | {JOBS: polls, ESTIMATE: estimates}), new_exchange)
 
 
 def _upstream(settings: Settings) -> UpstreamLeg:

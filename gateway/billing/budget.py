@@ -76,8 +76,11 @@ class Calendar:
         """
         if posted_at_ms - admitted_at_ms < MONTH_STAYS_OPEN_MS:
             return admitted_at_ms
-        month_end_ms = self.spans_at(admitted_at_ms).month.end_ms or 0
-        return posted_at_ms if posted_at_ms >= month_end_ms + MONTH_STAYS_OPEN_MS else admitted_at_ms
+        return posted_at_ms if posted_at_ms >= self.closes_at_ms(admitted_at_ms) else admitted_at_ms
+
+    def closes_at_ms(self, instant_ms: int) -> int:
+        """When the month of an instant closes: nothing that is posted from then on counts in it."""
+        return (self.spans_at(instant_ms).month.end_ms or 0) + MONTH_STAYS_OPEN_MS
 
     def date_at(self, instant_ms: int) -> date:
         """The local date of an instant.

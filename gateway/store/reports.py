@@ -52,13 +52,21 @@ class Reports:
         The cells' periods are of the `grain` asked for: hour, day or month; without one they mean nothing. Cells are
         read where some fit the interval's borders, else the ledger's entries. Hours are kept for HOURS_REPORTED_MS.
         """
-        fitting = periods_within(self._calendar, from_ms, to_ms, grain)
-        if fitting is None or axis not in AXES_OF[fitting[0]]:
+        fitting = self._fitting(axis, from_ms, to_ms, grain)
+        if fitting is None:
             async for cell in self.cells_between(org, axis, from_ms, to_ms, grain or "day", ids):
                 yield cell
             return
         async for cell in self.cells(org, axis, *fitting, ids):
             yield replace(cell, period=cell.period[:7]) if grain == "month" else cell
+
+    def has_cells(self, axis: str, from_ms: int, to_ms: int, grain: str = "") -> bool:
+        """Whether such a report is read from cells, however long ago it was, and not from the ledger's entries."""
+        return self._fitting(axis, from_ms, to_ms, grain) is not None
+
+    def _fitting(self, axis: str, from_ms: int, to_ms: int, grain: str) -> tuple[Grain, list[str]] | None:
+        found = periods_within(self._calendar, from_ms, to_ms, grain)
+        return found if found and axis in AXES_OF[found[0]] else None
 
     async def total(self, org: str, from_ms: int, to_ms: int, grain: str = "") -> Measures:
         """What a half-open interval adds up to for the whole organisation; `grain` hour: its borders are hours."""
@@ -80,8 +88,8 @@ class Reports:
     ) -> AsyncIterator[Cell]:
         """The same for any half-open interval: read from the ledger's entries.
 
-        An entry counts at the instant its call was admitted, or later (ADR 0020), and is posted no earlier. Raises
-        InvalidRequest: entries of that time were trimmed.
+        An entry counts at the instant its call was admitted, or later (ADR 0020), and is posted no earlier; nor is it
+        posted after its month has closed. Raises InvalidRequest: entries of that time were trimmed.
         """
         if from_ms < await trimmed_through(self._redis, Keys(org)):
             raise InvalidRequest(
@@ -89,7 +97,10 @@ class Reports:
                 param="from",
             )
         sums: dict[tuple[str, str, str, str], Measures] = defaultdict(Measures)
+        closed_ms = self._calendar.closes_at_ms(to_ms - 1)
         async for entry in self._ledger.all_entries(org, from_ms=from_ms):
+            if entry.at_ms >= closed_ms:
+                break
             owner, at_ms = owner_of(entry, axis), counts_at_ms(self._calendar, entry)
             if from_ms <= at_ms < to_ms and (ids is None or owner in ids):
                 period = period_of(self._calendar, at_ms, grain)

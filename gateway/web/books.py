@@ -1,8 +1,7 @@
 """The books on the control plane: usage reports, ledger entries, open holds."""
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 from starlette.requests import Request
@@ -10,26 +9,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.billing.budget import Calendar, instant
-from gateway.billing.errors import InvalidRequest, UnsupportedGrouping
+from gateway.billing.errors import InvalidRequest
 from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.money import format_usd
-from gateway.store.cells import Cell, Measures
 from gateway.store.ledger import Ledger
 from gateway.store.periods import counts_at_ms, for_period
-from gateway.store.reports import HOURS_REPORTED_MS, Reports
 from gateway.store.scopes import Scopes
 from gateway.web.admin import READERS
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.http import guarded, json_response, limit_of, query
 from gateway.web.periods import Periods
-from gateway.web.usage import Row, joined, usage_csv, usage_json
+from gateway.web.usage_reports import REPORT_PARAMS, UsageReports, check_format, grouping, usage_answer
 
-_OWNERS = ("org", "team", "user", "key")
-_DETAILS = ("model", "kind")
-_GRAINS = ("day", "month", "hour")
 _SCANNED_MAX = 20_000
-ROWS_MAX = 50_000
-"""Of a report: about ten megabytes of JSON."""
 _HOLD_CURSOR = re.compile(r"([0-9]{1,15})-([0-9A-Za-z_-]{1,100})")
 _CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -44,12 +36,11 @@ class Books:
     """Handlers of `/admin/v1/usage`, `/ledger`, `/holds`, and the list of `/credits`."""
 
     def __init__(
-        self, auth: Authenticator, ledger: Ledger, reports: Reports, scopes: Scopes, calendar: Calendar
+        self, auth: Authenticator, ledger: Ledger, reports: UsageReports, scopes: Scopes, calendar: Calendar
     ) -> None:
         self._auth = auth
         self._ledger = ledger
-        self._reports = reports
-        self._scopes = scopes
+        self._usage_reports = reports
         self._calendar = calendar
         self._periods = Periods(scopes, calendar)
 
@@ -62,42 +53,11 @@ class Books:
         ]
 
     async def _usage(self, request: Request, caller: Caller) -> Response:
-        params = query(request, {"group_by": "team", "from": "", "to": "", "format": "json"})
+        params = query(request, {**REPORT_PARAMS, "group_by": "team"})
         groups = grouping(params["group_by"])
-        if params["format"] not in ("json", "csv"):
-            raise InvalidRequest("format must be json or csv.", param="format")
-        rows = await self._rows(caller.org, groups, params["from"], params["to"])
-        if params["format"] == "csv":
-            return Response(await joined(usage_csv(groups, rows)), media_type="text/csv; charset=utf-8")
-        return Response(await joined(usage_json(groups, rows)), media_type="application/json")
-
-    async def _rows(self, org: str, groups: Sequence[str], first: str, last: str) -> list[Row]:
-        """Rows of a report, sorted by their group.
-
-        Raises InvalidRequest: a date or instant that is not one, or more rows than an answer may have.
-        """
-        axis = next((group for group in groups if group in _OWNERS), "org")
-        from_ms, to_ms = await self._periods.this_month_or(first, last)
-        grain = next((group for group in groups if group in _GRAINS), "")
-        if grain == "hour":
-            await self._refuse_distant_hours(from_ms, to_ms)
-        sums: dict[tuple[str, ...], Measures] = defaultdict(Measures)
-        async for cell in self._reports.over(org, axis, from_ms, to_ms, grain):
-            sums[tuple(_place(cell, group, org) for group in groups)] += cell.measures
-            if len(sums) > ROWS_MAX:
-                raise InvalidRequest(
-                    f"The report has more than {ROWS_MAX} rows: move from and to together, or group by less.",
-                    param="group_by",
-                )
-        return sorted(sums.items())
-
-    async def _refuse_distant_hours(self, from_ms: int, to_ms: int) -> None:
-        now_ms = await self._scopes.now_ms()
-        if from_ms < now_ms - HOURS_REPORTED_MS or to_ms > now_ms + HOURS_REPORTED_MS:
-            raise UnsupportedGrouping(
-                "Reports by the hour reach 35 days back, and no further ahead; group by day, or move from and to.",
-                param="group_by",
-            )
+        check_format(params["format"])
+        rows = await self._usage_reports.rows(caller.org, groups, params["from"], params["to"])
+        return await usage_answer(groups, rows, params["format"])
 
     async def _entries(self, request: Request, caller: Caller) -> Response:
         return await self._listing(request, caller, self._ledger.entries)
@@ -131,22 +91,6 @@ class Books:
         holds = await self._ledger.open_holds(caller.org, limit=limit, after=hold_cursor(params["cursor"]))
         last = f"{holds[-1].deadline_ms}-{holds[-1].id}" if len(holds) == limit else None
         return json_response({"data": [hold_json(hold) for hold in holds], "next_cursor": last})
-
-
-def grouping(text: str) -> tuple[str, ...]:
-    """Check `group_by`: one owner (org, team, user, key) or none, with model or kind or neither, and day, month or
-    neither; hour goes with team and model. Raises UnsupportedGrouping."""
-    groups = tuple(text.split(","))
-    for family in (_OWNERS, _DETAILS, _GRAINS):
-        if sum(group in family for group in groups) > 1:
-            raise UnsupportedGrouping(f"group_by takes one of {', '.join(family)}.", param="group_by")
-    known = (*_OWNERS, *_DETAILS, *_GRAINS)
-    unknown = [group for group in groups if group not in known]
-    if unknown or len(set(groups)) < len(groups):
-        raise UnsupportedGrouping(f"group_by takes {', '.join(known)}, separated by commas.", param="group_by")
-    if "hour" in groups and not set(groups) <= {"team", "model", "hour"}:
-        raise UnsupportedGrouping("hour goes with team and model only.", param="group_by")
-    return groups
 
 
 def entry_json(entry: Entry, calendar: Calendar) -> dict[str, object]:
@@ -196,20 +140,6 @@ def hold_json(hold: OpenHold) -> dict[str, object]:
         "admitted_at": instant(hold.admitted_at_ms),
         "deadline_at": instant(hold.deadline_ms),
     }
-
-
-def _place(cell: Cell, group: str, org: str) -> str:
-    match group:
-        case "org":
-            return org
-        case "model":
-            return cell.model
-        case "kind":
-            return cell.kind
-        case "day" | "month" | "hour":
-            return cell.period
-        case _:
-            return cell.id
 
 
 def _matches(entry: Entry, wanted: Mapping[str, str]) -> bool:

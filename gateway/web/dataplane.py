@@ -3,7 +3,7 @@
 When MiniToolAI documents another endpoint, it is one row here and one price in `config/prices.toml`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -55,6 +55,13 @@ def endpoints(chat: ChatRules, images: ImageRules, *, chat_path: str, image_path
             error_fields=IMAGE_ERROR_FIELDS,
         ),
     )
+
+
+def estimated(endpoints: Iterable[Endpoint]) -> dict[str, Endpoint]:
+    """Endpoints whose calls can be estimated, by a field that only their bodies have."""
+    by_path = {endpoint.path: endpoint for endpoint in endpoints}
+    # Each is the one whose bodies say the most: what MiniToolAI's own chat path takes, OpenAI's takes as well.
+    return {"messages": by_path[OPENAI_CHAT], "prompt": by_path[IMAGES]}
 
 
 def path_table(handlers: Mapping[str, H]) -> dict[str, H]:

@@ -1,13 +1,10 @@
 """What a key's holder may know: their own key, user and team, and what is left in each budget."""
 
-from collections.abc import Awaitable, Callable
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.billing.budget import Calendar
-from gateway.billing.errors import GatewayError
 from gateway.billing.limits import RATE_OF_LIMIT
 from gateway.billing.money import format_usd
 from gateway.billing.prices import PriceList
@@ -17,9 +14,8 @@ from gateway.store.prices import PriceBooks
 from gateway.store.scopes import Scopes
 from gateway.web.admin import scope_json
 from gateway.web.auth import SEE_ORGANISATION, Authenticator
-from gateway.web.errors import Header, allowance_headers
-from gateway.web.http import answer_gateway_error, json_response, raw_header
-from gateway.web.proxy import new_request_id
+from gateway.web.holder import for_holder
+from gateway.web.http import json_response
 
 
 class Me:
@@ -34,7 +30,7 @@ class Me:
     def routes(self) -> list[Route]:
         return [Route("/v1/me", for_holder(self._auth, self._me), methods=["GET"])]
 
-    async def _me(self, principal: Principal) -> Response:
+    async def _me(self, _request: Request, principal: Principal) -> Response:
         books = await self._prices.read(principal.org)
         now_ms, prices = books.now_ms, books.schedule.at(books.now_ms)
         spans = self._calendar.spans_at(now_ms)
@@ -63,29 +59,6 @@ class Me:
                 },
             }
         )
-
-
-def for_holder(
-    auth: Authenticator, page: Callable[[Principal], Awaitable[Response]]
-) -> Callable[[Request], Awaitable[Response]]:
-    """A page for who holds a sub-key that is good; like every answer of the data plane it tells what is left to it."""
-
-    async def endpoint(request: Request) -> Response:
-        told: list[Header] = [(b"x-request-id", new_request_id().encode()), (b"x-gateway-cost-usd", b"0.00")]
-        try:
-            secrets = (raw_header(request, name) for name in ("authorization", "x-api-key"))
-            principal = await auth.principal(*secrets)
-            standing = await auth.standing(principal)
-            told += allowance_headers(standing.allowance)
-            if standing.refusal is not None:
-                raise standing.refusal
-            response = await page(principal)
-        except GatewayError as error:
-            response = await answer_gateway_error(request, error)
-        response.headers.update({name.decode(): value.decode() for name, value in told})
-        return response
-
-    return endpoint
 
 
 def limits_json(state: ScopeState, now_ms: int) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import re
 from datetime import date, timedelta
 
-from gateway.billing.budget import Calendar
+from gateway.billing.budget import Calendar, Window
 from gateway.billing.errors import InvalidRequest
 from gateway.store.scopes import Scopes
 from gateway.wire.scopes import instant_ms
@@ -21,9 +21,13 @@ class Periods:
 
     async def this_month_or(self, first: str, last: str) -> tuple[int, int]:
         """Half-open, in ms. What is empty is this month's border. Raises InvalidRequest naming `from` or `to`."""
-        month = self._calendar.spans_at(await self._scopes.now_ms()).month
-        from_ms = self._border(first, "from", after=False) if first else month.start_ms
-        to_ms = self._border(last, "to", after=True) if last else (month.end_ms or 0)
+        return await self.within(first, last, "month")
+
+    async def within(self, first: str, last: str, window: Window) -> tuple[int, int]:
+        """The same with the borders of today, this week or this month."""
+        span = self._calendar.spans_at(await self._scopes.now_ms()).of(window)
+        from_ms = self._border(first, "from", after=False) if first else span.start_ms
+        to_ms = self._border(last, "to", after=True) if last else (span.end_ms or 0)
         if not last and from_ms >= to_ms:
             to_ms = from_ms + 1
         return _checked(from_ms, to_ms)

@@ -9,6 +9,8 @@ from gateway.billing.price_schedule import EnteredPrice, PriceChange
 from gateway.wire.fields import boolean_of, choice_of, note_of, refuse_unknown_fields, string_of
 from gateway.wire.strictjson import JSON
 
+OWNER = "minitoolai"
+"""Who provides the models, in OpenAI's `owned_by`."""
 _ROW = (*CHAT_RATES, *CHAT_SIZES, *UNIT_RATES)
 _FIELDS = ("org", "model", "kind", "effective_from", *_ROW, "withdrawn", "note")
 
@@ -39,6 +41,34 @@ def change_of(
         note=note_of(fields.get("note")),
         author=author,
     )
+
+
+def model_json(entry: EnteredPrice) -> dict[str, object]:
+    """The model that a price in force is of, as OpenAI's API shows one, and what it costs and takes.
+
+    `created` (s) is when this price began; where it was always there, when it was entered. `pricing` is a million
+    tokens' or a piece's in dollars, and a token's or a piece's in pico-dollars.
+    """
+    price = entry.dated.price
+    if price is None:
+        raise ValueError(f"{entry.dated.model} was withdrawn: it is no model now")
+    row = price_row(price)
+    about: dict[str, object] = {
+        "id": price.model,
+        "object": "model",
+        "created": (entry.dated.from_ms or entry.at_ms) // 1000,
+        "owned_by": OWNER,
+        "kind": price.kind,
+    }
+    if price.kind != "chat":
+        return about | {"pricing": row | {"pico_usd": price.unit_pico_usd}}
+    picos = {
+        "input_pico_usd": price.input_pico_usd,
+        "cached_pico_usd": price.cached_pico_usd,
+        "output_pico_usd": price.output_pico_usd,
+    }
+    sizes = {"context_tokens": price.context_tokens_max, "output_tokens": price.output_tokens_max}
+    return about | {"pricing": {name: row[name] for name in CHAT_RATES} | picos, **sizes}
 
 
 def price_json(entry: EnteredPrice) -> dict[str, object]:

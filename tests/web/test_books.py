@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.billing.errors import UnsupportedGrouping
-from gateway.web.books import grouping
+from gateway.web.usage_reports import grouping
 from tests.stack import Admin, Process, Stack, bearer, chat
 
 ZONE = ZoneInfo("Asia/Ho_Chi_Minh")

@@ -4,15 +4,13 @@ import asyncio
 import csv
 import io
 import json
-from typing import cast
 
 import pytest
 
 from gateway.billing.errors import InvalidRequest
 from gateway.store.cells import Measures
-from gateway.web.auth import Authenticator
-from gateway.web.books import Books
 from gateway.web.usage import Row, joined, usage_csv, usage_json
+from gateway.web.usage_reports import UsageReports
 from tests.store.bench import BY_NOTEBOOK, BY_ROBOT, ORG, capture, open_bench
 
 GROUPS = ("key", "model")
@@ -54,10 +52,10 @@ def test_a_report_that_is_too_long_says_what_to_do(redis_url: str, monkeypatch: 
             request = bench.call(100, who)
             bench.admit(request)
             bench.settle(request, capture(3))
-        books = Books(cast(Authenticator, None), bench.ledger, bench.reports, bench.scopes, bench.calendar)
-        monkeypatch.setattr("gateway.web.books.ROWS_MAX", 2)
-        assert 2 == len(bench.run(books._rows(ORG, ("key",), "", "")))
-        monkeypatch.setattr("gateway.web.books.ROWS_MAX", 1)
+        reports = UsageReports(bench.reports, bench.scopes, bench.calendar)
+        monkeypatch.setattr("gateway.web.usage_reports.ROWS_MAX", 2)
+        assert 2 == len(bench.run(reports.rows(ORG, ("key",), "", "")))
+        monkeypatch.setattr("gateway.web.usage_reports.ROWS_MAX", 1)
         with pytest.raises(InvalidRequest) as refused:
-            bench.run(books._rows(ORG, ("key",), "", ""))
+            bench.run(reports.rows(ORG, ("key",), "", ""))
         assert "more than 1 rows: move from and to together" in str(refused.value)
