@@ -6,7 +6,8 @@ import pytest
 import redis
 
 from gateway.store.embedded import EmbeddedRedis
-from tests.stack import Stack, running_stack
+from tests.e2e.openai_face import Face
+from tests.stack import Admin, Stack, running_stack
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +17,12 @@ def stack(valkey: EmbeddedRedis) -> Iterator[Stack]:
         client.flushall()
     with running_stack(valkey.url) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def face(stack: Stack) -> Iterator[Face]:
+    """A gateway for the clients of OpenAI's API."""
+    gateway = stack.gateway()
+    admin = Admin(gateway.url)
+    yield Face(stack, gateway, admin)
+    admin.http.close()
