@@ -1,6 +1,7 @@
 """Image jobs: whose they are, and which are still to be polled.
 
 A job is bound to the hold that paid for it, once: who submits later and is answered the same pair takes nothing over.
+One hold may pay for several, each with its share; they are found by the hold too, until they are forgotten.
 Its submission's answer waits for the binding a moment (`settle_wait_s`) and no longer, so while Redis does not answer
 a client may know of a job that the gateway does not know yet. Jobs are found by a digest of (jobid, signature): who
 does not know the pair finds nothing. A job that nobody polls to its end is due again and again, ever more rarely,
@@ -8,6 +9,7 @@ until it is abandoned.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -22,19 +24,30 @@ from gateway.store.topology import untagged
 KEEP_MS = 7 * 24 * 3600 * 1000
 """How long a job can be polled through the gateway."""
 _CLAIM_MS = 60_000
+_FIELDS = ["about", "state", "image_url", "refunded"]
+_REFUNDED = b"refunded"
+"""Stands beside the digests of a hold's jobs: what was given back of it (lua/refund.lua)."""
 
 JobState = Literal["pending", "success", "error", "abandoned"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One submitted image. `hold` is what paid for it."""
+    """One submitted image. `hold` is what paid for it: `share_nano_usd` of it, or all of it where that is None.
+
+    `number` is its place among the images of its call. `image_url` is told once it ended well ("" where the upstream
+    named none), `refunded_nano_usd` is what came back because it failed.
+    """
 
     jobid: str
     signature: str
     hold: HoldRequest
     submitted_at_ms: int
     state: JobState = "pending"
+    share_nano_usd: int | None = None
+    number: int = 0
+    image_url: str = ""
+    refunded_nano_usd: int = 0
 
     @property
     def digest(self) -> str:
@@ -63,6 +76,8 @@ class Jobs:
             pipeline.hsetnx(keys.job(digest), "state", "pending")
             pipeline.pexpire(keys.job(digest), KEEP_MS)
             pipeline.zadd(keys.jobs_due, {digest: first_poll_ms}, nx=True)
+            pipeline.hset(keys.jobs_of(job.hold.hold_id), digest, str(job.number))
+            pipeline.pexpire(keys.jobs_of(job.hold.hold_id), KEEP_MS)
             pipeline.hget(keys.job(digest), "about")
             *_, bound = await pipeline.execute()
         self._unstored.pop(digest, None)
@@ -78,10 +93,22 @@ class Jobs:
             org = cast(bytes | None, await untagged(self._redis).get(job_pointer(digest)))
             if org is None:
                 return None
-            stored, state = await self._redis.hmget(Keys(org.decode()).job(digest), ["about", "state"])
-        if stored is None or state is None:
-            return None
-        return _job(json.loads(stored), cast(JobState, cast(bytes, state).decode()))
+            fields = await self._redis.hmget(Keys(org.decode()).job(digest), _FIELDS)
+        return _job(cast(list[bytes | None], fields))
+
+    async def of_call(self, org: str, hold_id: str) -> list[Job]:
+        """The jobs that a hold paid for, in the order of its call's images. Raises LedgerUnavailable."""
+        keys = Keys(org)
+        with TranslatedFaults():
+            names = cast(list[bytes], await self._redis.hkeys(keys.jobs_of(hold_id)))
+            pipeline = self._redis.pipeline(transaction=False)
+            for digest in names:
+                if digest != _REFUNDED:
+                    pipeline.hmget(keys.job(digest.decode()), _FIELDS)
+            found = [_job(fields) for fields in await pipeline.execute()]
+        # A pair that the upstream had given to another call before is that call's job.
+        own = [job for job in found if job is not None and job.hold.hold_id == hold_id]
+        return sorted(own, key=lambda job: job.number)
 
     async def claim_due(self, org: str, count: int) -> list[Job]:
         """Jobs to be polled now; for a minute nobody else is given them."""
@@ -98,12 +125,12 @@ class Jobs:
         with TranslatedFaults():
             await self._redis.zadd(Keys(job.hold.principal.org).jobs_due, {job.digest: at_ms}, xx=True)
 
-    async def finish(self, job: Job, state: JobState) -> None:
+    async def finish(self, job: Job, state: JobState, image_url: str = "") -> None:
         """End a job that needs no refund: nobody polls it on the gateway's behalf any more."""
         org = job.hold.principal.org
         with TranslatedFaults():
             pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hset(Keys(org).job(job.digest), "state", state)
+            pipeline.hset(Keys(org).job(job.digest), mapping={"state": state, "image_url": image_url})
             pipeline.pexpire(Keys(org).job(job.digest), KEEP_MS)  # were it gone meanwhile, this would stay for ever
             await pipeline.execute()
         await self._forget(org, job.digest)
@@ -118,10 +145,26 @@ def _stored(job: Job) -> str:
         "jobid": job.jobid,
         "signature": job.signature,
         "submitted_at_ms": job.submitted_at_ms,
+        **({} if job.share_nano_usd is None else {"share_nano_usd": job.share_nano_usd, "number": job.number}),
         **hold_facts(job.hold),
     }
     return json.dumps(about, separators=(",", ":"))
 
 
-def _job(about: dict[str, Any], state: JobState) -> Job:
-    return Job(about["jobid"], about["signature"], hold_of(about), about["submitted_at_ms"], state)
+def _job(fields: Sequence[bytes | None]) -> Job | None:
+    """From the fields of `_FIELDS`; None where Redis has no such job."""
+    stored, state, image_url, refunded = fields
+    if stored is None or state is None:
+        return None
+    about: dict[str, Any] = json.loads(stored)
+    return Job(
+        about["jobid"],
+        about["signature"],
+        hold_of(about),
+        about["submitted_at_ms"],
+        cast(JobState, state.decode()),
+        about.get("share_nano_usd"),
+        about.get("number", 0),
+        (image_url or b"").decode(),
+        int(refunded or 0),
+    )

@@ -109,6 +109,10 @@ class Keys:
     def job(self, digest: str) -> str:
         return f"{self._prefix}job:{digest}"
 
+    def jobs_of(self, hold_id: str) -> str:
+        """The image jobs that a hold paid for, and what was given back of it."""
+        return f"{self._prefix}jobs-of:{hold_id}"
+
     def prices(self, version: str) -> str:
         """The price list of a version, as it was when calls were priced by it."""
         return f"{self._prefix}prices:{version}"

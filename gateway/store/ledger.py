@@ -8,14 +8,16 @@ is corrected by `stale_window`.
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from redis.asyncio import Redis
 
 from gateway.billing.budget import Calendar, Crossing, Spans
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import Entry, OpenHold, Posting
+from gateway.billing.money import NANO_USD_MAX
 from gateway.store.admission import Decision, HoldRequest, decision_of
+from gateway.store.jobs import Job
 from gateway.store.keys import Keys, keys_of, states_of
 from gateway.store.packed import packed_amounts
 from gateway.store.records import Fields, about_json, crossings_of, entry_json, entry_of, open_hold_of
@@ -37,6 +39,20 @@ class Settled:
     changed: bool
     posted_nano_usd: int | None
     crossings: tuple[Crossing, ...] = ()
+
+
+RefundOutcome = Literal["refunded", "open", "finished", "unknown", "nothing_to_refund"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """What became of a refund, and what its job has back, of this time or before.
+
+    "open": the hold is not settled yet, so ask again; "finished": the job had ended before.
+    """
+
+    outcome: RefundOutcome
+    amount_nano_usd: int = 0
 
 
 class Ledger:
@@ -107,25 +123,25 @@ class Ledger:
         reply = self._sender.ended(begun) if self._sender is not None else None
         return None if reply is None else _settled(reply, request, posting)
 
-    async def refund(self, job_digest: str, request: HoldRequest, posting: Posting, keep_ms: int) -> str:
-        """Give back what a failed job was charged, once.
-
-        Returns "refunded", "open" (its hold is not settled yet: ask again), "finished", "unknown" or
-        "nothing_to_refund".
-        """
+    async def refund(self, job: Job, posting: Posting, keep_ms: int) -> Refund:
+        """Give back what a failed job was charged, once: its share of its hold, never more than is left of that."""
+        request = job.hold
         keys = Keys(request.principal.org)
+        share_nano_usd = NANO_USD_MAX if job.share_nano_usd is None else job.share_nano_usd
         reply = await self._scripts.run(
             self._refund,
             [
-                keys.job(job_digest),
+                keys.job(job.digest),
                 keys.jobs_due,
                 keys.hold(request.hold_id),
                 keys.ledger,
+                keys.jobs_of(request.hold_id),
                 *states_of(request.principal),
             ],
-            [job_digest, entry_json(request, posting), keep_ms],
+            [job.digest, entry_json(request, posting), keep_ms, share_nano_usd],
         )
-        return cast(bytes, reply[0]).decode()
+        outcome = cast(RefundOutcome, cast(bytes, reply[0]).decode())
+        return Refund(outcome, cast(int, reply[2]) if outcome in ("refunded", "finished") else 0)
 
     async def entries(
         self, org: str, *, from_ms: int | None = None, after: str | None = None, count: int = _PAGE

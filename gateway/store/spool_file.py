@@ -10,8 +10,9 @@ The last two were promised to someone, so a file that has them is never removed.
 import json
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gateway.billing.ledger import RESOLUTIONS, Posting
 from gateway.billing.money import NANO_USD_MAX
@@ -29,14 +30,14 @@ PROBE = b" " * 1024
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """One posting to be made; `job`, due at `first_poll_ms`, is the image job it pays for.
+    """One posting to be made; `jobs`, due at `first_poll_ms`, are the image jobs it pays for.
 
     `answer` is to be kept for who asks again under the call's Idempotency-Key. It is never written to the disk.
     """
 
     hold: HoldRequest
     posting: Posting
-    job: Job | None = None
+    jobs: tuple[Job, ...] = ()
     first_poll_ms: int = 0
     answer: bytes = b""
 
@@ -94,8 +95,11 @@ def record_of(owed: Owed) -> bytes:
         "usage_source": owed.posting.usage_source,
         "flags": owed.posting.flags,
     }
-    if owed.job is not None:
-        facts["job"] = [owed.job.jobid, owed.job.signature, owed.job.submitted_at_ms, owed.first_poll_ms]
+    if owed.jobs:
+        facts["jobs"] = [
+            [job.jobid, job.signature, job.submitted_at_ms, job.share_nano_usd, job.number] for job in owed.jobs
+        ]
+        facts["first_poll_ms"] = owed.first_poll_ms
     return framed(json.dumps(facts, separators=(",", ":")).encode())
 
 
@@ -147,25 +151,33 @@ def _owed(payload: bytes) -> Owed | None:
         hold = hold_of(facts["hold"])
         usage = Usage(*facts["usage"])
         posting = Posting(facts["type"], facts["cost"], usage, facts["usage_source"], tuple(facts["flags"]))
-        owed = Owed(hold, posting)
-        if "job" in facts:
+        owed = Owed(hold, posting, _jobs(facts, hold), facts.get("first_poll_ms", 0))
+        if "job" in facts:  # as gateways wrote it while a hold paid for one job at most
             jobid, signature, submitted_at_ms, first_poll_ms = facts["job"]
-            owed = Owed(hold, posting, Job(jobid, signature, hold, submitted_at_ms), first_poll_ms)
+            owed = Owed(hold, posting, (Job(jobid, signature, hold, submitted_at_ms),), first_poll_ms)
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
     return owed if _can_be_posted(owed) else None
 
 
+def _jobs(facts: Mapping[str, Any], hold: HoldRequest) -> tuple[Job, ...]:
+    return tuple(
+        Job(jobid, signature, hold, submitted_at_ms, share_nano_usd=share_nano_usd, number=number)
+        for jobid, signature, submitted_at_ms, share_nano_usd, number in facts.get("jobs", ())
+    )
+
+
 def _can_be_posted(owed: Owed) -> bool:
     """Whether the ledger's script would take it: what it refuses would be tried for ever."""
-    hold, posting, job = owed.hold, owed.posting, owed.job
+    hold, posting = owed.hold, owed.posting
     who, usage = hold.principal, posting.usage
     texts = [hold.hold_id, hold.request_id, who.org, who.team, who.key, hold.kind, hold.model, hold.price_version]
-    texts += [posting.usage_source, *posting.flags, *([] if job is None else [job.jobid, job.signature])]
+    texts += [posting.usage_source, *posting.flags]
+    texts += [text for job in owed.jobs for text in (job.jobid, job.signature)]
     texts += [] if who.user is None else [who.user]
     numbers = [hold.amount_nano_usd, posting.cost_nano_usd, owed.first_poll_ms]
     numbers += [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.units]
-    numbers += [] if job is None else [job.submitted_at_ms]
+    numbers += [number for job in owed.jobs for number in (job.submitted_at_ms, job.share_nano_usd or 0, job.number)]
     return (
         posting.type in RESOLUTIONS
         and all(isinstance(text, str) for text in texts)

@@ -6,10 +6,11 @@ refunded.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.billing.errors import (
     JobNotFound,
@@ -30,7 +31,7 @@ from gateway.web.proxy import new_request_id
 from gateway.web.services import ANONYMOUS, Services
 from gateway.web.settlement import until_answered
 from gateway.wire.headers import mask, response_headers
-from gateway.wire.images import inspect_poll, poll_state
+from gateway.wire.images import image_url_of, inspect_poll, poll_state
 from gateway.wire.strictjson import decode, encode
 
 log = logging.getLogger("gateway.polls")
@@ -94,23 +95,29 @@ class JobDesk:
             services.tasks.forget(cutoff.strike)
         return PollAnswer(answer.status, response_headers(answer.headers, secret), mask(body, secret))
 
-    async def act(self, job: Job, answer: PollAnswer) -> str:
-        """Refund a failed job, tick off a finished one; returns the job's state. Idempotent."""
+    async def act(self, job: Job, answer: PollAnswer) -> Job:
+        """Refund a failed job, tick off a finished one; returns the job as it is now. Idempotent."""
         if answer.status != 200 or job.state != "pending":
-            return job.state
+            return job
         state = poll_state(answer.body)
-        if state == "success" or (state == "error" and not self._rules.refund_failed):
-            await self._services.jobs.finish(job, state)
-        elif state == "error":
-            outcome = await self._services.ledger.refund(job.digest, job.hold, _REFUND, KEEP_MS)
-            if outcome == "open":
-                # Its charge is still on the way to the ledger: the background poller comes back for it.
-                return "pending"
-            if outcome == "unknown":
-                # Nothing is left to give back: the hold's record ended long ago. Asking again would change nothing.
-                log.warning("job of request %s failed, but its charge is no longer known", job.hold.request_id)
-                await self._services.jobs.finish(job, "error")
-        return state
+        if state == "pending":
+            return job
+        if state == "error" and self._rules.refund_failed:
+            return await self._refunded(job)
+        image_url = image_url_of(answer.body) if state == "success" else ""
+        await self._services.jobs.finish(job, state, image_url)
+        return replace(job, state=state, image_url=image_url)
+
+    async def _refunded(self, job: Job) -> Job:
+        refund = await self._services.ledger.refund(job, _REFUND, KEEP_MS)
+        if refund.outcome == "open":
+            # Its charge is still on the way to the ledger: the background poller comes back for it.
+            return job
+        if refund.outcome == "unknown":
+            # Nothing is left to give back: the hold's record ended long ago. Asking again would change nothing.
+            log.warning("job of request %s failed, but its charge is no longer known", job.hold.request_id)
+            await self._services.jobs.finish(job, "error")
+        return replace(job, state="error", refunded_nano_usd=refund.amount_nano_usd)
 
 
 class PollHandler:
@@ -191,10 +198,8 @@ class JobPoller:
             log.warning("job of request %s has no end after %.0f s; it stays charged", job.hold.request_id, age_s)
             await self._services.jobs.finish(job, "abandoned")
             return
-        try:
-            state = await self._desk.act(job, await self._desk.ask(job, new_request_id()))
-        except UpstreamError:
-            state = "pending"
-        if state == "pending":
+        with contextlib.suppress(UpstreamError):  # whatever it was, the job is asked about again
+            job = await self._desk.act(job, await self._desk.ask(job, new_request_id()))
+        if job.state == "pending":
             pause_s = min(max(age_s / 2, self._rules.first_s), self._rules.longest_s)
             await self._services.jobs.poll_again(job, int((time.time() + pause_s) * 1000))

@@ -313,7 +313,7 @@ class Relay:
         now_ms = time.time_ns() // 1_000_000
         self._book(posting)
         job = Job(jobid, signature, self._hold, now_ms)
-        await self._ending.post(posting, job, now_ms + int(self._limits.job_first_poll_s * 1000), answer=answer)
+        await self._ending.post(posting, (job,), now_ms + int(self._limits.job_first_poll_s * 1000), answer=answer)
 
 
 def _looks_like_events(first: bytes) -> bool:

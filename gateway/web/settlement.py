@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from gateway.billing.errors import LedgerUnavailable
@@ -147,7 +148,7 @@ class Settlements:
         """
         self._owe(1)
         began_s = time.perf_counter()
-        begun = None if owed.job is not None else self._begun(owed)
+        begun = None if owed.jobs else self._begun(owed)
         if begun is not None and await self._patience.wait(begun.reply):
             if self._is_settled(owed, begun, began_s):
                 self._owe(-1)
@@ -180,8 +181,8 @@ class Settlements:
         """Whether all that could be read of a file is posted; where it is not, it is given back for another time."""
         try:
             for owed in left.content.owed:
-                if owed.job is not None:
-                    await self._jobs.bind(owed.job, owed.first_poll_ms)
+                for job in owed.jobs:
+                    await self._jobs.bind(job, owed.first_poll_ms)
                 self._told(owed, await self._ledger.settle(owed.hold, owed.posting))
             aside = left.forget()
         except LedgerUnavailable:
@@ -227,17 +228,14 @@ class Settlements:
                 await asyncio.wait({begun.reply})
                 if self._is_settled(owed, begun, began_s):
                     return
-            bound = True if owed.job is None else await self._bound_first(owed.job, owed.first_poll_ms)
+            unbound = [job for job in owed.jobs if not await self._bound_first(job, owed.first_poll_ms)]
             settled = await until_answered(lambda: self._ledger.settle(owed.hold, owed.posting, answer=owed.answer))
             self._metrics.observe_settlement(time.perf_counter() - began_s)
             self._told(owed, settled)
-            if bound is None and owed.job is not None:
-                job = owed.job
-                bound = await until_answered(lambda: self._jobs.bind(job, owed.first_poll_ms))
+            for job in unbound:
+                await until_answered(partial(self._bind, job, owed.first_poll_ms))
         finally:
             self._owe(-1)
-        if not bound:
-            log.warning("request %s was answered with another call's job: polls go to that one", owed.hold.request_id)
 
     def _owe(self, change: int) -> None:
         self.owed += change
@@ -263,18 +261,23 @@ class Settlements:
             return False
         return True
 
-    async def _bound_first(self, job: Job, first_poll_ms: int) -> bool | None:
+    async def _bound_first(self, job: Job, first_poll_ms: int) -> bool:
         """Bind an image job to its owner before its charge: who is charged can also be refunded.
 
-        None where that fails: a Redis that is full takes settlements, which free memory, and no new jobs; there the
+        False where that fails: a Redis that is full takes settlements, which free memory, and no new jobs; there the
         charge goes first.
         """
         try:
-            return await self._jobs.bind(job, first_poll_ms)
+            await self._bind(job, first_poll_ms)
         except Exception as error:  # whatever it was: the charge goes first, and the job is bound after it
             if not isinstance(error, LedgerUnavailable):
                 log.exception("job of request %s was not bound; trying again", job.hold.request_id)
-            return None
+            return False
+        return True
+
+    async def _bind(self, job: Job, first_poll_ms: int) -> None:
+        if not await self._jobs.bind(job, first_poll_ms):
+            log.warning("request %s was answered with another call's job: polls go to that one", job.hold.request_id)
 
     def _told(self, owed: Owed, settled: Settled) -> None:
         for crossing in settled.crossings:
@@ -302,15 +305,15 @@ class Ending:
         self.posting: Posting | None = None
 
     async def post(
-        self, posting: Posting, job: Job | None = None, first_poll_ms: int = 0, *, answer: bytes = b""
+        self, posting: Posting, jobs: tuple[Job, ...] = (), first_poll_ms: int = 0, *, answer: bytes = b""
     ) -> None:
         """End the hold; returns when that is written to the ledger, or safe in the spool.
 
-        `job`: the image job that was submitted, to be polled at `first_poll_ms`. `answer`: to be kept for a repeat.
+        `jobs`: the image jobs that were submitted, to be polled at `first_poll_ms`. `answer`: to be kept for a repeat.
         """
         if self.posting is None:
             self.posting = posting
-            await self._settlements.settle(Owed(self._hold, posting, job, first_poll_ms, answer))
+            await self._settlements.settle(Owed(self._hold, posting, jobs, first_poll_ms, answer))
 
 
 async def until_answered(attempt: Callable[[], Awaitable[T]]) -> T:

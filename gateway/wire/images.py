@@ -18,6 +18,7 @@ from gateway.wire.strictjson import JSON, JSONObject, encode
 KIND = "image"
 ANSWER_BYTES_MAX = 1024 * 1024
 JOB_CHARACTERS_MAX = 200
+URL_CHARACTERS_MAX = 4096
 
 PollState = Literal["success", "error", "pending"]
 
@@ -135,6 +136,13 @@ def poll_state(body: bytes) -> PollState:
     if status == "success":
         return "success"
     return "error" if status == "error" else "pending"
+
+
+def image_url_of(body: bytes) -> str:
+    """Where the picture is, by an answer to a poll; "" where it names no place that a browser could go to."""
+    url = (_object_of(body) or {}).get("image_url")
+    is_url = isinstance(url, str) and url.startswith(("http://", "https://")) and len(url) <= URL_CHARACTERS_MAX
+    return url if isinstance(url, str) and is_url else ""
 
 
 _FIELDS = frozenset(

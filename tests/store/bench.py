@@ -255,7 +255,7 @@ class Bench:
         return job
 
     def refund(self, job: Job) -> str:
-        return self.run(self.ledger.refund(job.digest, job.hold, REFUND, KEEP_MS))
+        return self.run(self.ledger.refund(job, REFUND, KEEP_MS)).outcome
 
     def state(self, scope: Scope) -> ScopeState:
         return self.run(self.scopes.get(self.org, scope))[1]

@@ -97,10 +97,24 @@ def test_a_finished_job_that_was_forgotten_leaves_nothing_for_ever(bench: Bench)
     assert 0 < bench.run(bench.redis.pttl(bench.keys.job(job.digest))) <= KEEP_MS
 
 
+def test_the_jobs_of_a_call_are_found_by_its_hold(bench: Bench) -> None:
+    """In the order of its images, with what became of each; a pair that was another call's before is not among them."""
+    call = bench.call(4, kind="image")
+    jobs = [Job(str(n), "s", call, 1, share_nano_usd=1, number=n) for n in (3, 1, 0, 2)]
+    foreign = bound(bench, "9")
+    for job in [*jobs, replace(foreign, hold=call)]:
+        bench.run(bench.jobs.bind(job, bench.now_ms()))
+    bench.run(bench.jobs.finish(jobs[0], "success", "https://pictures.example/3.png"))
+    found = bench.run(bench.jobs.of_call(ORG, call.hold_id))
+    assert ["0", "1", "2", "3"] == [job.jobid for job in found]
+    assert ("success", "https://pictures.example/3.png") == (found[3].state, found[3].image_url)
+    assert [] == bench.run(bench.jobs.of_call(ORG, "h-unknown"))
+
+
 def test_a_job_is_forgotten_after_a_week(bench: Bench) -> None:
     """Job and pointer alike; what stands in the list of jobs to poll without a job behind it is taken out."""
     job = bound(bench)
-    for key in (bench.keys.job(job.digest), job_pointer(job.digest)):
+    for key in (bench.keys.job(job.digest), job_pointer(job.digest), bench.keys.jobs_of(job.hold.hold_id)):
         assert KEEP_MS - 60_000 < bench.run(bench.redis.pttl(key)) <= KEEP_MS
     bench.run(bench.redis.delete(bench.keys.job(job.digest)))
     assert [] == bench.run(bench.jobs.claim_due(ORG, 10))

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
-from gateway.billing.ledger import RELEASE, violations
+import pytest
+
+from gateway.billing.ledger import RELEASE, Posting, Progress, violations
+from gateway.billing.usage import Usage
 from gateway.store.admission import Admitted, OverBudget
 from gateway.store.jobs import Job
-from tests.store.bench import AN, DESK, NOTEBOOK, ORGANISATION, RED, REFUND, Bench, capture
+from tests.store.bench import AN, DESK, NOTEBOOK, ORG, ORGANISATION, RED, REFUND, Bench, capture
 
 IMAGE = 1_500_000
 
@@ -26,8 +29,10 @@ def test_fifty_callers_at_once_refund_once(bench: Bench) -> None:
     """Clients and the gateway's own poller all see the failure at the same moment."""
     job = bench.submitted_job(IMAGE)
     bench.submitted_job(IMAGE, jobid="2")
-    works = [bench.ledger.refund(job.digest, job.hold, REFUND, 60_000) for _ in range(50)]
-    assert ["finished"] * 49 + ["refunded"] == sorted(bench.together(works))
+    works = [bench.ledger.refund(job, REFUND, 60_000) for _ in range(50)]
+    refunds = bench.together(works)
+    assert ["finished"] * 49 + ["refunded"] == sorted(refund.outcome for refund in refunds)
+    assert {IMAGE} == {refund.amount_nano_usd for refund in refunds}
     assert (IMAGE, 0) == bench.spent_and_held(ORGANISATION)
     assert [] == violations(bench.books())
 
@@ -120,3 +125,67 @@ def test_a_finished_job_is_due_no_more(bench: Bench) -> None:
     found = bench.run(bench.jobs.find(job.jobid, job.signature))
     assert found is not None
     assert "error" == found.state
+
+
+def shared_jobs(bench: Bench, count: int) -> list[Job]:
+    """So many jobs of one call, bound, each with an image's share of its hold, which is not settled yet."""
+    request = bench.call(count * IMAGE, model="realvision", kind="image", images=count)
+    bench.admit(request)
+    jobs = [Job(str(number), "s", request, 1, share_nano_usd=IMAGE, number=number) for number in range(count)]
+    for job in jobs:
+        bench.run(bench.jobs.bind(job, bench.now_ms()))
+    return jobs
+
+
+def charge(bench: Bench, job: Job, images: int) -> None:
+    bench.settle(job.hold, Posting("capture", images * IMAGE, Usage(units=images)))
+
+
+def test_each_job_of_a_call_gives_back_its_own_share(bench: Bench) -> None:
+    """Of four images two fail: two entries of one price each, however often each failure is reported."""
+    jobs = shared_jobs(bench, 4)
+    charge(bench, jobs[0], 4)
+    assert ["refunded", "finished", "refunded"] == [bench.refund(jobs[number]) for number in (1, 1, 3)]
+    assert [4 * IMAGE, -IMAGE, -IMAGE] == [entry.cost_nano_usd for entry in bench.entries()]
+    assert [(2 * IMAGE, 0)] * 4 == [bench.spent_and_held(scope) for scope in (ORGANISATION, RED, AN, NOTEBOOK)]
+    found = bench.run(bench.jobs.of_call(ORG, jobs[0].hold.hold_id))
+    assert [0, IMAGE, 0, IMAGE] == [job.refunded_nano_usd for job in found]
+        job.refunded_nano_usd for job in bench.run(bench.jobs.of_call(ORG, jobs[0].hold.hold_id))
+    ]
+    assert [] == violations(bench.books())
+
+
+def test_shares_never_give_back_more_than_was_charged(bench: Bench) -> None:
+    """Three jobs claim a share of what two were charged: the third finds nothing left."""
+    jobs = shared_jobs(bench, 3)
+    charge(bench, jobs[0], 2)
+    assert ["nothing_to_refund", "refunded", "refunded"] == sorted(bench.refund(job) for job in jobs)
+    assert (0, 0) == bench.spent_and_held(RED)
+    assert [] == violations(bench.books())
+
+
+def test_the_failures_of_one_call_at_once_each_give_back_once(bench: Bench) -> None:
+    """Ten jobs, five callers each, all in the same moment."""
+    jobs = shared_jobs(bench, 10)
+    charge(bench, jobs[0], 10)
+    refunds = bench.together([bench.ledger.refund(job, REFUND, 60_000) for job in jobs for _ in range(5)])
+    assert 10 == [refund.outcome for refund in refunds].count("refunded")
+    assert (0, 0) == bench.spent_and_held(ORGANISATION)
+    assert [] == violations(bench.books())
+
+
+@pytest.mark.parametrize("refunded_first", [True, False])
+def test_a_share_of_an_expired_hold_comes_back_once_too(bench: Bench, refunded_first: bool) -> None:
+    """Its gateway was killed: charged whole, then corrected to the two that were accepted. A failure before or after
+    the correction leaves one image to pay."""
+    jobs = shared_jobs(bench, 3)
+    bench.lapse(jobs[0].hold)
+    (hold,) = bench.run(bench.leases.overdue(ORG, bench.now_ms(), 10))
+    assert bench.run(bench.leases.expire(replace(hold, so_far=Progress(3 * IMAGE, Usage(units=3)))))[0].changed
+    if refunded_first:
+        assert "refunded" == bench.refund(jobs[0])
+    charge(bench, jobs[0], 2)
+    if not refunded_first:
+        assert "refunded" == bench.refund(jobs[0])
+    assert (IMAGE, 0) == bench.spent_and_held(RED)
+    assert [] == violations(bench.books())

@@ -23,7 +23,8 @@ CHARGE = Posting("capture", 42, Usage(1, 2, 1, 0), "estimated", ("estimated", "u
 OWED = (
     Owed(HOLD, CHARGE),
     Owed(HOLD, RELEASE),
-    Owed(CLAIMED, Posting("capture", 7, Usage(units=1)), Job("12", "s", CLAIMED, 5), 99),
+    Owed(CLAIMED, Posting("capture", 7, Usage(units=1)), (Job("12", "s", CLAIMED, 5),), 99),
+    Owed(CLAIMED, CHARGE, tuple(Job(str(n), "s", CLAIMED, 5, share_nano_usd=3, number=n) for n in range(2)), 99),
 )
 
 

@@ -24,7 +24,7 @@ def test_a_failed_job_is_asked_about_no_more(redis_url: str, what_is_left: str) 
         job = bench.submitted_job(0 if what_is_left == "a charge of nothing" else 5)
         if what_is_left == "no record of its charge":
             bench.run(bench.redis.delete(bench.keys.hold(job.hold.hold_id)))
-        assert "error" == bench.run(desk_of(bench).act(job, FAILED))
+        assert "error" == bench.run(desk_of(bench).act(job, FAILED)).state
         found = bench.run(bench.jobs.find(job.jobid, job.signature))
         assert found is not None
         assert "error" == found.state
