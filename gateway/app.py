@@ -56,11 +56,14 @@ from gateway.web.admin import scope_routes
 from gateway.web.auth import Authenticator
 from gateway.web.books import Books
 from gateway.web.credits import CreditDesk
-from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, endpoints, estimated, path_table
+from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, OPENAI_IMAGES, endpoints, estimated, path_table
 from gateway.web.estimates import ESTIMATE, Estimates
 from gateway.web.exchange import Exchange, Line
+from gateway.web.folding import relay_of
 from gateway.web.health import Health
 from gateway.web.http import answer_gateway_error, answer_http_error
+from gateway.web.image_relay import ImageRelay
+from gateway.web.job_watch import JobWatch
 from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
 from gateway.web.models import Models
@@ -68,7 +71,7 @@ from gateway.web.own_usage import OwnUsage
 from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
 from gateway.web.prices import PriceDesk
 from gateway.web.protocol import DataPlane, Handler
-from gateway.web.proxy import Proxy, new_request_id
+from gateway.web.proxy import NewRelay, Proxy, new_request_id
 from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
 from gateway.web.scrape import LedgerScrape
@@ -141,9 +144,9 @@ class Gateway:
             _limits(settings),
             counter,
         )
-        self._poller, polls = _polls(settings, self.services)
+        self._desk = JobDesk(_poll_rules(settings), self.services)
         self._billed = (*_endpoints(settings), *extra_endpoints)
-        self.data_plane = _data_plane(self._billed, self.services, polls)
+        self.data_plane = _data_plane(settings, self._billed, self.services, self._desk)
         reports = Reports(self._redis, scripts, ledger, calendar)
         self._projector = Projector(reports, (DEFAULT_ORG,))
         self._router = self._pages(settings, scripts, reports, calendar)
@@ -216,7 +219,7 @@ class Gateway:
             self.services.running.run,
             self.services.settlements.replay,
             self._reaper.run,
-            self._poller.run,
+            JobPoller(self._desk, self.services, (DEFAULT_ORG,)).run,
             self._projector.run,
             self.services.refusals.run,
             self.services.metrics.run,
@@ -269,15 +272,18 @@ def _router(*routes: Route) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-def _data_plane(billed: tuple[Endpoint, ...], services: Services, polls: Handler) -> DataPlane:
-    handlers: dict[str, Handler] = {endpoint.path: Proxy(endpoint, services) for endpoint in billed}
+def _data_plane(settings: Settings, billed: tuple[Endpoint, ...], services: Services, desk: JobDesk) -> DataPlane:
+    relays: dict[str, NewRelay] = {OPENAI_IMAGES: partial(ImageRelay, JobWatch(desk, settings.image_wait_s))}
+    handlers: dict[str, Handler] = {
+        endpoint.path: Proxy(endpoint, services, relays.get(endpoint.path, relay_of)) for endpoint in billed
+    }
+    handlers |= {JOBS: PollHandler(desk, services), ESTIMATE: Estimates(estimated(billed), services)}
     write_timeout_s = services.limits.client_write_timeout_s
 
     def new_exchange(line: Line) -> Exchange:
         return Exchange(line, new_request_id(), write_timeout_s)
 
-    estimates = Estimates(estimated(billed), services)
-    return DataPlane(path_table(handlers | {JOBS: polls, ESTIMATE: estimates}), new_exchange)
+    return DataPlane(path_table(handlers), new_exchange)
 
 
 def _upstream(settings: Settings) -> UpstreamLeg:
@@ -313,12 +319,6 @@ def _limits(settings: Settings) -> CallLimits:
         settle_wait_s=settings.settle_wait_s,
         job_first_poll_s=settings.job_first_poll_s,
     )
-
-
-def _polls(settings: Settings, services: Services) -> tuple[JobPoller, PollHandler]:
-    rules = _poll_rules(settings)
-    desk = JobDesk(rules, services)
-    return JobPoller(rules, services, desk, (DEFAULT_ORG,)), PollHandler(rules, services, desk)
 
 
 def _poll_rules(settings: Settings) -> PollRules:

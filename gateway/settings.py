@@ -131,6 +131,8 @@ class Settings:
 
     refund_failed_images: bool = True
     """Whether a job that fails gives its price back."""
+    image_wait_s: float = 120
+    """How long /v1/images/generations waits for its pictures; what is not done then is answered as pending."""
     job_first_poll_s: float = 30
     """How long after its submission the gateway first polls a job that nobody polled to its end."""
     job_longest_poll_s: float = 600

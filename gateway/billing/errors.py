@@ -255,6 +255,12 @@ class UpstreamBrokeOff(UpstreamError):
     should_retry = False
 
 
+class ImagesFailed(UpstreamError):
+    """Image jobs were accepted and failed: what they cost was given back, and asking again is a new purchase."""
+
+    should_retry = False
+
+
 class UpstreamRefused(UpstreamError):
     """MiniToolAI answered 401, 402 or 403: the organisation's key or balance, not the caller's."""
 

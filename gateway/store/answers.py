@@ -1,7 +1,8 @@
 """Answers kept for who asks again under the same Idempotency-Key: the one place where an answer is stored.
 
 An answer is stored by the settlement of its call (`Ledger.settle`), in the same step, under its hold; the hold is found
-by a digest of the asking key and its header. It is gone after a day.
+by a digest of the asking key and its header. It is gone after a day. A call that is settled before its answer is made
+(pictures take a while) leaves a mark in its place, which the answer replaces.
 """
 
 import json
@@ -15,15 +16,18 @@ from gateway.store.packed import unpack_hold
 from gateway.store.scripts import TranslatedFaults
 
 _OPEN = 0
+_UNFINISHED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """What a call was answered; header names in lower case."""
+    """What a call was answered; header names in lower case. Of an answer that is still being made it has the time (ms)
+    by which that must have happened, and nothing else."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
+    unfinished_until_ms: int | None = None
 
 
 class Answers:
@@ -40,6 +44,19 @@ class Answers:
         running = packed is not None and unpack_hold(packed).state == _OPEN
         return (None if stored is None else _answer(stored)), running
 
+    async def replace(self, org: str, hold_id: str, answer: bytes) -> None:
+        """Put the answer in the place of its mark; where there is none (any more) it is not kept.
+
+        Raises LedgerUnavailable.
+        """
+        with TranslatedFaults():
+            await self._redis.set(Keys(org).answer(hold_id), answer, xx=True, keepttl=True)
+
+
+def unfinished_answer(until_ms: int) -> bytes:
+    """The mark of an answer that is still being made; after `until_ms` there will be none."""
+    return json.dumps([_UNFINISHED, until_ms], separators=(",", ":")).encode() + b"\n"
+
 
 def stored_answer(answer: KeptAnswer) -> bytes:
     """What `Answers.find` reads."""
@@ -50,4 +67,6 @@ def stored_answer(answer: KeptAnswer) -> bytes:
 def _answer(stored: bytes) -> KeptAnswer:
     head, _, body = stored.partition(b"\n")
     status, headers = json.loads(head)
+    if status == _UNFINISHED:
+        return KeptAnswer(status, (), b"", unfinished_until_ms=headers)
     return KeptAnswer(status, tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers), body)

@@ -4,15 +4,19 @@ When MiniToolAI documents another endpoint, it is one row here and one price in 
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from gateway.wire.call import Endpoint
+from gateway.billing.prices import PriceList
+from gateway.wire.call import Call, Endpoint
 from gateway.wire.chat import ChatRules, inspect_chat
 from gateway.wire.chat_meter import ChatMeter
-from gateway.wire.images import ImageMeter, ImageRules, inspect_image
+from gateway.wire.images import SIDES, ImageMeter, ImageRules, inspect_image
 from gateway.wire.openai_chat import inspect_openai_chat, openai_presentation
+from gateway.wire.openai_images import images_presentation, inspect_images
 from gateway.wire.presentation import native_presentation
+from gateway.wire.strictjson import JSONObject
 
 IMAGE_ERROR_FIELDS: Mapping[str, object] = MappingProxyType({"status": "error", "jobid": None, "signature": None})
 
@@ -22,6 +26,7 @@ OPENAI_CHAT = "/v1/chat/completions"
 CHAT = "/api/chat-completions/"
 IMAGES = "/api/texttoimage/"
 JOBS = "/api/texttoimage/jobs/"
+OPENAI_IMAGES = "/v1/images/generations"
 
 
 def endpoints(chat: ChatRules, images: ImageRules, *, chat_path: str, image_path: str) -> tuple[Endpoint, ...]:
@@ -54,14 +59,29 @@ def endpoints(chat: ChatRules, images: ImageRules, *, chat_path: str, image_path
             streamed=False,
             error_fields=IMAGE_ERROR_FIELDS,
         ),
+        Endpoint(
+            path=OPENAI_IMAGES,
+            upstream_path=image_path,
+            kind="image",
+            inspect=lambda fields, prices: inspect_images(fields, images, prices),
+            new_meter=ImageMeter,
+            streamed=False,
+            present=images_presentation,
+        ),
     )
 
 
 def estimated(endpoints: Iterable[Endpoint]) -> dict[str, Endpoint]:
     """Endpoints whose calls can be estimated, by a field that only their bodies have."""
     by_path = {endpoint.path: endpoint for endpoint in endpoints}
-    # Each is the one whose bodies say the most: what MiniToolAI's own chat path takes, OpenAI's takes as well.
-    return {"messages": by_path[OPENAI_CHAT], "prompt": by_path[IMAGES]}
+    native, openai = by_path[IMAGES], by_path[OPENAI_IMAGES]
+
+    def inspect(fields: JSONObject, prices: PriceList) -> Call:
+        return (openai if fields.keys().isdisjoint(SIDES) else native).inspect(fields, prices)
+
+    # Each is the one whose bodies say the most: what MiniToolAI's own paths take, OpenAI's take as well, all but an
+    # image's sides.
+    return {"messages": by_path[OPENAI_CHAT], "prompt": replace(openai, inspect=inspect)}
 
 
 def path_table(handlers: Mapping[str, H]) -> dict[str, H]:

@@ -17,7 +17,7 @@ from gateway.billing.prices import ModelPrice
 from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.leases import Leases
-from gateway.wire.call import Call, CountPrompt, Meter, Outcome
+from gateway.wire.call import Call, CountPrompt, Measured, Outcome
 from gateway.wire.charge import estimate, posting_of, prompt_tokens_of
 
 log = logging.getLogger("gateway.leases")
@@ -35,7 +35,7 @@ class RunningCall:
     call: Call
     price: ModelPrice
     hold: HoldRequest
-    meter: Meter
+    meter: Measured
     admitted_at_s: float
     told: Progress
     prompt_tokens: int | None = None
@@ -60,7 +60,7 @@ class RunningCalls:
         self._interval_s = lease_s / 3
         self._running: dict[str, RunningCall] = {}
 
-    def begin(self, call: Call, price: ModelPrice, hold: HoldRequest, meter: Meter) -> None:
+    def begin(self, call: Call, price: ModelPrice, hold: HoldRequest, meter: Measured) -> None:
         """From now on the hold's lease is renewed."""
         self._running[hold.hold_id] = RunningCall(call, price, hold, meter, time.monotonic(), hold.so_far)
 

@@ -66,23 +66,23 @@ class JobDesk:
     """Asks the upstream about a job and acts on the answer; serves both clients' polls and the gateway's own."""
 
     def __init__(self, rules: PollRules, services: Services) -> None:
-        self._rules = rules
+        self.rules = rules
         self._services = services
 
-    async def ask(self, job: Job, request_id: str) -> PollAnswer:
-        """One poll. Raises UpstreamError."""
+    async def ask(self, job: Job, request_id: str, within_s: float | None = None) -> PollAnswer:
+        """One poll, given up after `within_s` seconds. Raises UpstreamError."""
         services = self._services
         request = UpstreamRequest(
-            self._rules.upstream_path,
+            self.rules.upstream_path,
             ANONYMOUS,
             request_id.encode(),
             encode({"jobid": job.jobid, "signature": job.signature}),
         )
         secret = services.upstream_keys[job.hold.principal.org].secret
         cutoff = Cutoff()
-        services.tasks.on_hurry(
-            cutoff.strike
-        )  # nothing is lost with a poll that is given up, so none holds up a shutdown
+        # Nothing is lost with a poll that is given up, so none holds up a shutdown.
+        services.tasks.on_hurry(cutoff.strike)
+        timer = None if within_s is None else asyncio.get_running_loop().call_later(within_s, cutoff.strike)
         try:
             answer = await services.upstream.send(request, cutoff)
             try:
@@ -93,6 +93,8 @@ class JobDesk:
             raise UpstreamError("The upstream gave no answer about this job. Polls cost nothing: ask again.") from None
         finally:
             services.tasks.forget(cutoff.strike)
+            if timer is not None:
+                timer.cancel()
         return PollAnswer(answer.status, response_headers(answer.headers, secret), mask(body, secret))
 
     async def act(self, job: Job, answer: PollAnswer) -> Job:
@@ -102,7 +104,7 @@ class JobDesk:
         state = poll_state(answer.body)
         if state == "pending":
             return job
-        if state == "error" and self._rules.refund_failed:
+        if state == "error" and self.rules.refund_failed:
             return await self._refunded(job)
         image_url = image_url_of(answer.body) if state == "success" else ""
         await self._services.jobs.finish(job, state, image_url)
@@ -123,8 +125,8 @@ class JobDesk:
 class PollHandler:
     """Serves the poll path; called with each exchange, it begins the poll and returns."""
 
-    def __init__(self, rules: PollRules, services: Services, desk: JobDesk) -> None:
-        self._rules = rules
+    def __init__(self, desk: JobDesk, services: Services) -> None:
+        self._rules = desk.rules
         self._services = services
         self._desk = desk
 
@@ -169,8 +171,8 @@ class PollHandler:
 class JobPoller:
     """Polls, slowly, the jobs that are due; any number of gateways may run one."""
 
-    def __init__(self, rules: PollRules, services: Services, desk: JobDesk, orgs: tuple[str, ...]) -> None:
-        self._rules = rules
+    def __init__(self, desk: JobDesk, services: Services, orgs: tuple[str, ...]) -> None:
+        self._rules = desk.rules
         self._services = services
         self._desk = desk
         self._orgs = orgs

@@ -5,6 +5,8 @@ Read `Proxy._serve` first; everything below it is one of its steps.
 
 import os
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 from gateway.billing.errors import Draining, GatewayError, LedgerUnavailable, MethodNotAllowed
 from gateway.billing.money import format_usd
@@ -29,10 +31,24 @@ from gateway.wire.strictjson import JSONObject
 _INCLUDE_COST_HEADER = INCLUDE_COST.encode()
 
 
-class Proxy:
-    """Serves one endpoint; called with each exchange, it begins the call and returns."""
+class Running(Protocol):
+    """An admitted call on its way."""
 
-    def __init__(self, endpoint: Endpoint, services: Services) -> None:
+    async def run(self) -> None:
+        """Bring it to its end: its hold ended, its answer given."""
+
+
+NewRelay = Callable[[Presentation, Endpoint, Services, Exchange, HeldCall], Running]
+
+
+class Proxy:
+    """Serves one endpoint; called with each exchange, it begins the call and returns.
+
+    `new_relay` makes what brings an admitted call to the upstream and its answer back.
+    """
+
+    def __init__(self, endpoint: Endpoint, services: Services, new_relay: NewRelay = relay_of) -> None:
+        self._new_relay = new_relay
         self._endpoint = endpoint
         self._services = services
         self._admissions = Admissions(self._admit, services.counted_bound)
@@ -61,7 +77,7 @@ class Proxy:
             return
         record.hold_nano_usd = hold.amount_nano_usd
         held = HeldCall(priced.call, priced.price, hold, record)
-        await relay_of(priced.presentation, self._endpoint, self._services, exchange, held).run()
+        await self._new_relay(priced.presentation, self._endpoint, self._services, exchange, held).run()
 
     def _refuse_at_the_door(self, exchange: Exchange) -> None:
         if exchange.method != "POST":

@@ -6,6 +6,7 @@ ended without cost frees its claim, so that it can be tried again; one that may 
 
 import hashlib
 import re
+import time
 
 from gateway.billing.errors import (
     IdempotencyConflict,
@@ -53,8 +54,10 @@ async def first_answer(answers: Answers, org: str, claimed: Claimed) -> KeptAnsw
             "This Idempotency-Key was used for another request; use a new key for a new one.", param=_PARAM
         )
     kept, running = await answers.find(org, claimed.hold_id)
-    if kept is not None:
+    if kept is not None and kept.unfinished_until_ms is None:
         return kept
+    if kept is not None and kept.unfinished_until_ms is not None:
+        running = time.time_ns() // 1_000_000 < kept.unfinished_until_ms
     if running:
         raise IdempotencyInProgress(
             "The first request with this Idempotency-Key still runs; ask again for its answer.",
@@ -63,7 +66,8 @@ async def first_answer(answers: Answers, org: str, claimed: Claimed) -> KeptAnsw
         )
     raise IdempotencyUnreplayable(
         "The first request with this Idempotency-Key was sent and may have been billed, and its answer is not kept: it "
-        "broke off, or is above 1 MiB. It is never sent again; use a new key to ask anew.",
+        "broke off, or is above 1 MiB. It is never sent again; GET /v1/requests/"
+        f"{claimed.hold_id} says what it cost, and a new key asks anew.",
         param=_PARAM,
     )
 

@@ -93,7 +93,14 @@ class Outcome(NamedTuple):
     text_complete: bool = True
 
 
-class Meter(Protocol):
+class Measured(Protocol):
+    """Whatever knows what a call has used so far."""
+
+    def outcome(self) -> Outcome:
+        """Say what was seen so far."""
+
+
+class Meter(Measured, Protocol):
     """Reads the body of one answer, in chunks split anywhere, in bounded memory.
 
     `feed` never raises for what the upstream sent. `outcome` may be asked for at any time and
@@ -106,6 +113,3 @@ class Meter(Protocol):
     @property
     def done(self) -> bool:
         """Whether the bill is known: whoever reads on only for its sake may stop."""
-
-    def outcome(self) -> Outcome:
-        """Say what was seen so far."""

@@ -10,6 +10,8 @@
 | nothing billable | released | none | |
 """
 
+from collections.abc import Sequence
+
 from gateway.billing.ledger import ANOMALY, ESTIMATED, OVERRUN, RELEASE, UNANSWERED, Posting, Progress
 from gateway.billing.prices import ModelPrice
 from gateway.billing.usage import Usage
@@ -57,6 +59,21 @@ def unanswered(call: Call, price: ModelPrice, hold_nano_usd: int, count: CountPr
     usage = Usage(prompt_tokens=prompt_tokens_of(call, count), units=call.bound.units)
     cost = min(price.most_of(usage), hold_nano_usd)
     return Posting("capture", cost, usage, "estimated", (ESTIMATED, UNANSWERED))
+
+
+def together(price: ModelPrice, postings: Sequence[Posting]) -> Posting:
+    """The one end of a hold that several submissions shared, from how it would end for each of them alone.
+
+    What was charged is charged, what was released is not. Flags are those of any: where one submission's charge is an
+    estimate, the whole entry says so.
+    """
+    charged = [posting for posting in postings if posting.type == "capture"]
+    if not charged:
+        return RELEASE
+    usage = Usage(*map(sum, zip(*(posting.usage for posting in charged), strict=True)))
+    flags = tuple(dict.fromkeys(flag for posting in charged for flag in posting.flags))
+    exact = all(posting.usage_source == "upstream" for posting in charged)
+    return Posting("capture", price.cost_of(usage), usage, "upstream" if exact else "estimated", flags)
 
 
 def so_far_unheard(price: ModelPrice, bound: Usage, hold_nano_usd: int) -> Progress:

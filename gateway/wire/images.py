@@ -17,6 +17,7 @@ from gateway.wire.strictjson import JSON, JSONObject, encode
 
 KIND = "image"
 ANSWER_BYTES_MAX = 1024 * 1024
+SIDES = ("width", "height")
 JOB_CHARACTERS_MAX = 200
 URL_CHARACTERS_MAX = 4096
 
@@ -70,7 +71,7 @@ def inspect_image(fields: JSONObject, rules: ImageRules, prices: PriceList) -> C
         integer_of(given["steps"], "steps", 1, rules.steps_max)
     if "cfgScale" in given:
         number_of(given["cfgScale"], "cfgScale", 1, rules.cfg_scale_max)
-    for side in ("width", "height"):
+    for side in SIDES:
         if side in given:
             integer_of(given[side], side, rules.side_pixels_min, rules.side_pixels_max)
     one = Usage(units=1)

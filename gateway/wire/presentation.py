@@ -24,13 +24,16 @@ class Presentation:
     """What a caller asked for beside the answer itself.
 
     `folded`: one object in place of a stream. `with_usage`: the chunk with the usage is shown. `with_cost`: so is the
-    cost, as a comment of a stream; `cost_in_usage`: and as members of the usage.
+    cost, as a comment of a stream; `cost_in_usage`: and as members of the usage. Of pictures: how many `images`, and
+    whether `in_base64`.
     """
 
     folded: bool = False
     with_usage: bool = True
     with_cost: bool = False
     cost_in_usage: bool = False
+    images: int = 1
+    in_base64: bool = False
 
     @property
     def words(self) -> str:
@@ -40,6 +43,8 @@ class Presentation:
             ("without usage", not self.with_usage),
             ("with cost", self.with_cost),
             ("cost in usage", self.cost_in_usage),
+            (f"{self.images} images", self.images > 1),
+            ("in base64", self.in_base64),
         )
         return ", ".join(word for word, holds in asked if holds)
 

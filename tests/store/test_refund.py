@@ -150,8 +150,6 @@ def test_each_job_of_a_call_gives_back_its_own_share(bench: Bench) -> None:
     assert [(2 * IMAGE, 0)] * 4 == [bench.spent_and_held(scope) for scope in (ORGANISATION, RED, AN, NOTEBOOK)]
     found = bench.run(bench.jobs.of_call(ORG, jobs[0].hold.hold_id))
     assert [0, IMAGE, 0, IMAGE] == [job.refunded_nano_usd for job in found]
-        job.refunded_nano_usd for job in bench.run(bench.jobs.of_call(ORG, jobs[0].hold.hold_id))
-    ]
     assert [] == violations(bench.books())
 
 

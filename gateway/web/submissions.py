@@ -1,0 +1,177 @@
+"""The images of one call, each submitted to MiniToolAI on its own: all at once, and what became of each.
+
+An accepted job is bound to the hold as soon as it is known, before the others have answered: should this process be
+killed meanwhile, the job is polled all the same, and refunded if it fails.
+"""
+
+import asyncio
+import logging
+import time
+from typing import NamedTuple
+
+from gateway.billing.errors import (
+    GatewayError,
+    Overloaded,
+    UpstreamBrokeOff,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from gateway.billing.ledger import RELEASE, Posting
+from gateway.billing.usage import Usage
+from gateway.store.jobs import Job
+from gateway.upstream.leg import (
+    AnswerTimeout,
+    BrokenOff,
+    CutOff,
+    Cutoff,
+    NoAnswer,
+    NotSent,
+    PoolExhausted,
+    UpstreamAnswer,
+    UpstreamFault,
+    UpstreamRequest,
+    whole,
+)
+from gateway.web.relay import HeldCall
+from gateway.web.services import Services
+from gateway.wire.call import Endpoint, Outcome
+from gateway.wire.charge import posting_of, unanswered
+from gateway.wire.images import ImageMeter
+
+log = logging.getLogger("gateway.submissions")
+
+_ONE = Usage(units=1)
+_REFUSED_BY_UPSTREAM = (401, 402, 403)
+_BOOKED = "It may have been billed, so it was booked as an estimate."
+
+
+class Submission(NamedTuple):
+    """What became of one image: a job to wait for, or why there is none.
+
+    `posting` is how a hold for it alone would end; `is_bound`: Redis knows the job already.
+    """
+
+    posting: Posting
+    job: Job | None = None
+    error: GatewayError | None = None
+    is_bound: bool = False
+
+
+class Submissions:
+    """Submits the images of one held call. Its `outcome` is what they come to so far, for the lease."""
+
+    def __init__(self, endpoint: Endpoint, services: Services, held: HeldCall) -> None:
+        self._endpoint = endpoint
+        self._services = services
+        self._call, self._price, self._hold, self._record = held.call, held.price, held.hold, held.record
+        self._share_nano_usd = held.price.most_of(_ONE)
+        self._key = services.upstream_keys[held.hold.principal.org]
+        self._free = 0  # those that certainly cost nothing
+
+    async def all(self) -> list[Submission]:
+        """Submit every image once, whatever becomes of the others; in their order."""
+        return await asyncio.gather(*(self._submitted(number) for number in range(self._call.bound.units)))
+
+    def outcome(self) -> Outcome:
+        """Every image that was not refused is billed, as far as anybody knows."""
+        return Outcome(usage=Usage(units=self._call.bound.units - self._free))
+
+    async def _submitted(self, number: int) -> Submission:
+        try:
+            submission = await self._submit(number)
+        except Exception:  # a fault of ours with one must not keep the others, which were accepted, from being settled
+            log.exception("image %d of request %s failed", number, self._hold.request_id)
+            submission = self._unanswered(GatewayError(f"The gateway failed at this image. {_BOOKED}"))
+        self._free += submission.posting.type == "release"
+        return submission
+
+    async def _submit(self, number: int) -> Submission:
+        request = UpstreamRequest(
+            self._endpoint.upstream_path, self._key.headers, self._request_id(number), self._call.body
+        )
+        cutoff, tasks = Cutoff(), self._services.tasks
+        tasks.on_hurry(cutoff.strike)
+        try:
+            answer = await self._services.upstream.send(request, cutoff)
+            try:
+                return await self._read(answer, number)
+            finally:
+                await answer.close()
+        except UpstreamFault as fault:
+            self._record.fault = fault.reason
+            return self._failed(fault)
+        finally:
+            tasks.forget(cutoff.strike)
+
+    def _request_id(self, number: int) -> bytes:
+        """Of several images each has an id of its own at the upstream: the call's, and its place from 1."""
+        request_id = self._hold.request_id
+        return (request_id if self._call.bound.units == 1 else f"{request_id}-{number + 1}").encode()
+
+    async def _read(self, answer: UpstreamAnswer, number: int) -> Submission:
+        if answer.status in _REFUSED_BY_UPSTREAM:
+            return _refused(
+                UpstreamRefused(
+                    "MiniToolAI refused the organisation's own key or balance; your key is fine. Tell an administrator."
+                )
+            )
+        if answer.status >= 300:
+            return _refused(
+                UpstreamError(f"MiniToolAI answered with status {answer.status}; this image was not billed.")
+            )
+        coding = next((value for name, value in answer.headers if name == b"content-encoding"), b"identity")
+        if coding.strip().lower() != b"identity":
+            return self._unanswered(UpstreamBrokeOff(f"The upstream answered in a coding nobody asked for. {_BOOKED}"))
+        meter = ImageMeter(self._call)
+        meter.feed(await whole(answer, self._services.limits.whole_answer_bytes_max))
+        return await self._metered(meter, number)
+
+    async def _metered(self, meter: ImageMeter, number: int) -> Submission:
+        one = self._call._replace(bound=_ONE, usage_max=_ONE)
+        outcome = meter.outcome()
+        if meter.job is None:
+            posting = posting_of(one, self._price, self._share_nano_usd, outcome) or RELEASE
+            what = "named no job for this image; it was booked" if outcome.anomaly else "did not accept this image"
+            error = UpstreamBrokeOff if outcome.anomaly else UpstreamError
+            return Submission(posting, error=error(f"MiniToolAI {what}."))
+        posting = Posting("capture", self._share_nano_usd, _ONE)
+        job = Job(
+            *meter.job,
+            self._hold,
+            time.time_ns() // 1_000_000,
+            share_nano_usd=self._share_nano_usd,
+            number=number,
+        )
+        is_bound = await self._services.settlements.is_bound(job, first_poll_ms_of(job, self._services))
+        return Submission(posting, job, is_bound=is_bound)
+
+    def _failed(self, fault: UpstreamFault) -> Submission:
+        """By whether a byte of the request may have arrived."""
+        match fault:
+            case PoolExhausted():
+                return _refused(Overloaded("All connections to the upstream are in use; try again.", retry_after_s=1))
+            case NotSent():
+                return _refused(UpstreamError("The upstream cannot be reached; this image was not billed."))
+            case AnswerTimeout() | CutOff():
+                return self._unanswered(UpstreamTimeout(f"The upstream did not answer in time. {_BOOKED}"))
+            case NoAnswer() | BrokenOff() | _:
+                return self._unanswered(UpstreamBrokeOff(f"The upstream broke off its answer. {_BOOKED}"))
+
+    def _unanswered(self, error: GatewayError) -> Submission:
+        one = self._call._replace(bound=_ONE)
+        return Submission(unanswered(one, self._price, self._share_nano_usd, _count_nothing), error=error)
+
+
+def first_poll_ms_of(job: Job, services: Services) -> int:
+    """When the gateway looks after a job by itself, should nobody else have by then."""
+    return job.submitted_at_ms + int(services.limits.job_first_poll_s * 1000)
+
+
+def _refused(error: GatewayError) -> Submission:
+    return Submission(RELEASE, error=error)
+
+
+def _count_nothing(_prompt: object, _most: int) -> int:
+    """An image is priced by the piece: its prompt is never counted."""
+    return 0
