@@ -15,6 +15,7 @@ from typing import NamedTuple
 from gateway.wire.sse import EVENT_BYTES_MAX
 
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_BLANK_LINE_LAST = re.compile(_BLANK_LINE.pattern + rb"\Z")
 _LINE_END_BYTES_MAX = 2
 
 
@@ -73,3 +74,8 @@ class EventCutter:
         self._passed = len(self._rest)
         self._searched = 0
         return Piece(part, is_event=False)
+
+
+def ends_event(data: bytes) -> bool:
+    """Whether it ends in a blank line, so that what follows is apart from it."""
+    return _BLANK_LINE_LAST.search(data) is not None

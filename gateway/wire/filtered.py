@@ -3,7 +3,7 @@
 import msgspec
 
 from gateway.billing.money import format_usd
-from gateway.wire.event_cutter import EventCutter, Piece
+from gateway.wire.event_cutter import EventCutter, Piece, ends_event
 from gateway.wire.headers import StreamMask
 from gateway.wire.presentation import Presentation, usage_with_cost
 from gateway.wire.sse import EVENT_BYTES_MAX, EventParser
@@ -27,12 +27,12 @@ class Filtered:
         self._held: list[bytes] = []  # what waits for the cost: events and comments of the stream's end
         self._held_bytes = 0
         self._dropped = False  # whether the last event was
-        self._shown = b""  # the last that was shown
+        self._tail = b""  # the last few bytes that were shown
 
     def feed(self, chunk: bytes) -> bytes:
         data = self._mask.feed(chunk)
         if self._nothing_to_decide(data):
-            self._shown = data or self._shown
+            self._tail = data[-_TAIL_BYTES:]
             return data
         return b"".join([self._take(piece) for piece in self._cutter.feed(data)])
 
@@ -58,9 +58,7 @@ class Filtered:
     def _take(self, piece: Piece) -> bytes:
         """What of it may be shown now."""
         if not piece.is_event:
-            if piece.data == b"\n" and self._dropped:
-                return b""
-            return self._show(piece.data)
+            return self._take_late(piece.data)
         event = _data_of(piece.data)
         of_usage = event is not None and is_usage(event)
         self._dropped = of_usage and not self._asked.with_usage
@@ -73,12 +71,21 @@ class Filtered:
             return self._show(piece.data)
         return self._show(self._let_go() + piece.data)  # the stream goes on behind what looked like its end
 
+    def _take_late(self, data: bytes) -> bytes:
+        """What belongs to the event before it goes where that went."""
+        if data == b"\n" and self._dropped:
+            return b""
+        if data == b"\n" and self._held:
+            self._held[-1] += data
+            return b""
+        return self._show(data)
+
     def _show(self, data: bytes) -> bytes:
         """Pass something on, behind what waits."""
         if self._held:
             self._hold(data)
             return self._let_go() if self._held_bytes > self._held_bytes_max else b""
-        self._shown = data
+        self._tail = (self._tail + data)[-_TAIL_BYTES:]
         return data
 
     def _hold(self, data: bytes) -> None:
@@ -94,7 +101,7 @@ class Filtered:
     def _closing(self, cost_nano_usd: int) -> bytes:
         """What waited, with the cost: as a comment before [DONE], or at the end where there is none."""
         comment = b": cost_usd=%b\n\n" % format_usd(cost_nano_usd).encode()
-        closing = b"" if not self._shown or self._shown.endswith(_EVENT_ENDS) else b"\n\n"
+        closing = b"" if not self._tail or ends_event(self._tail) else b"\n\n"
         for waited in self._held:
             event = _data_of(waited)
             if event == _DONE:
@@ -108,7 +115,7 @@ class Filtered:
 
 
 _DONE = b"[DONE]"
-_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_TAIL_BYTES = 4
 
 
 class _UsageChunk(msgspec.Struct):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from tests.stack import bearer
 
 CHAT = "/api/chat-completions/"
+OPENAI_CHAT = "/v1/chat/completions"
 IMAGES = "/api/texttoimage/"
 JOBS = "/api/texttoimage/jobs/"
 _TIMEOUT_S = 60

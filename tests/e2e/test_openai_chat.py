@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.client import CHAT, Answer, send
+from tests.e2e.client import CHAT, OPENAI_CHAT, Answer, send, stream
 from tests.e2e.waiting import until
 from tests.stack import UPSTREAM_KEY, Admin, Process, Stack, chat
 
-OPENAI_CHAT = "/v1/chat/completions"
 COST = {"x-gateway-include-cost": "1"}
 WHOLE_ANSWER_BYTES_MAX = 20_000
 WITH_USAGE: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
@@ -131,3 +130,150 @@ def test_whatever_the_shape_of_the_stream_the_object_is_the_same(serving: Servin
     assert [joined(expected)[0]] == [choice["message"]["content"] for choice in answer.json["choices"]]
     assert [event for event in expected if is_usage(event)][-1]["usage"] == answer.json["usage"]
     assert serving.bill_line(answer.request_id)["claimed_nano_usd"] == serving.entry(answer.request_id)["cost_nano_usd"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "retry", "flags"),
+    [
+        ("reset", 502, "upstream_error", "false", ["estimated", "unanswered"]),
+        ("reset_at=3", 502, "upstream_error", "false", ["estimated"]),
+        ("reset_byte=900", 502, "upstream_error", "false", ["estimated"]),
+        ("withhold", 504, "upstream_timeout", "false", ["estimated", "unanswered"]),
+        ("withhold_after=2", 504, "upstream_timeout", "false", ["estimated"]),
+        ("no_usage", 502, "upstream_error", "false", ["estimated"]),
+        ("broken_event", 502, "upstream_error", "false", []),
+        ("tokens=900;big_event=0;u2028", 200, None, None, []),
+        ("tokens=2000", 200, None, None, []),
+        ("tokens=6000", 502, "upstream_error", "false", []),
+        ("big_event=30000", 502, "upstream_error", "false", []),
+        ("gzip", 502, "upstream_error", "false", ["estimated", "unanswered"]),
+        ("status=402", 502, "upstream_refused", "false", None),
+        ("status=429", 429, "emulated_error", None, None),
+        ("status=500", 500, "emulated_error", None, None),
+        ("json200", 200, "emulated_error", None, None),
+    ],
+)
+def test_what_is_not_whole_is_an_error_that_says_whether_it_was_billed(
+    serving: Serving, fault: str, status: int, code: str | None, retry: str | None, flags: list[str] | None
+) -> None:
+    """Nothing was sent yet, so each ending has a status; what was or may have been billed is not to be repeated."""
+    answer = serving.ask(f"In one piece [[fault:{fault}]]", max_completion_tokens=10_000)
+    serving.stack.emulator.post("/__release")
+    assert (status, retry) == (answer.status, answer.headers.get("x-should-retry"))
+    assert code == (answer.json.get("error") or {}).get("code")
+    entry = serving.entry(answer.request_id)
+    assert ("release" if flags is None else "capture", flags or []) == (entry["type"], entry["flags"])
+    assert entry["cost_usd"] == answer.headers["x-gateway-cost-usd"]
+    if not flags:
+        assert (serving.bill_line(answer.request_id)["claimed_nano_usd"] or 0) == entry["cost_nano_usd"]
+
+
+@pytest.mark.parametrize("fault", ["reset_at=3", "reset_byte=900"])
+def test_a_stream_that_breaks_off_ends_in_an_error_that_clients_can_read(serving: Serving, fault: str) -> None:
+    """Of the event that was cut nothing is sent, so every event is JSON; and a [DONE] is never forged."""
+    answer = serving.ask(f"Break off. [[fault:{fault};tokens=50]]", stream=True)
+    *events, last = [event for event in events_of(answer.body) if event != ""]
+    assert ("upstream_error", "upstream_error") == (last["error"]["type"], last["error"]["code"])
+    assert events
+    assert all(event["choices"] for event in events)
+    assert ["estimated"] == serving.entry(answer.request_id)["flags"]
+
+
+def test_the_first_chunk_arrives_while_the_second_is_withheld(serving: Serving) -> None:
+    """Nothing but half an event is kept back on the way."""
+    body = chat("Slowly, please. [[fault:withhold_after=1]]", stream=True)
+    with stream(serving.gateway.url, OPENAI_CHAT, body, serving.key, COST) as answer:
+        first = answer.read_event()
+        assert 1 == serving.stack.emulator.get("/__withheld", params={"at_least": "1"}).json()["withheld"]
+        serving.stack.emulator.post("/__release")
+        answer.read_rest()
+    assert first.startswith(b"data: {")
+    assert answer.received.endswith(b"\n\ndata: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("withheld", ["withhold", "withhold_after=2"])
+def test_a_client_that_leaves_before_its_object_is_whole_is_billed_exactly(serving: Serving, withheld: str) -> None:
+    """The upstream is read on to its usage, and whoever has the Idempotency-Key may come back for the object."""
+    text, headers = f"Nobody waits [[fault:{withheld}]]", {"idempotency-key": withheld}
+    with (
+        pytest.raises(TimeoutError),
+        stream(serving.gateway.url, OPENAI_CHAT, chat(text), serving.key, headers, timeout_s=0.2),
+    ):
+        pass
+    serving.stack.emulator.get("/__withheld", params={"at_least": "1"})
+    (hold,) = serving.admin.get("/holds")["data"]
+    serving.stack.emulator.post("/__release")
+    entry, line = serving.entry(hold["request_id"]), serving.bill_line(hold["request_id"])
+    assert ([], line["claimed_nano_usd"]) == (entry["flags"], entry["cost_nano_usd"])
+    again = serving.ask(text, headers)
+    assert ("true", "chat.completion") == (again.headers["idempotent-replayed"], again.json["object"])
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"), [(CHAT, {}), (OPENAI_CHAT, {"stream": True}), (OPENAI_CHAT, WITH_USAGE), (OPENAI_CHAT, {})]
+)
+def test_the_cost_is_told_where_it_is_asked_for(serving: Serving, path: str, fields: dict[str, Any]) -> None:
+    """As the ledger has it: in a comment before [DONE], and on OpenAI's path in the usage that is sent."""
+    answer = serving.ask("How much?", COST, path, **fields)
+    entry = serving.entry(answer.request_id)
+    cost = {name: entry[name] for name in ("cost_usd", "cost_nano_usd")}
+    events = [] if fields == {} and path == OPENAI_CHAT else events_of(answer.body)
+    usages = [event["usage"] for event in events if is_usage(event)] if events else [answer.json["usage"]]
+    if events:
+        assert [f": cost_usd={entry['cost_usd']}", DONE] == events[-2:]
+    assert [cost if path == OPENAI_CHAT else {}] * len(usages) == [
+        {name: usage[name] for name in cost if name in usage} for usage in usages
+    ]
+    plain = serving.ask("How much?", {"x-gateway-include-cost": "0"}, path, **fields)
+    assert b"cost" not in plain.body
+
+
+@pytest.mark.parametrize("path", [CHAT, OPENAI_CHAT])
+def test_a_wish_that_cannot_be_read_is_refused_before_anything_is_held(serving: Serving, path: str) -> None:
+    """It is about money, so it is not ignored."""
+    answer = serving.ask("Perhaps", {"x-gateway-include-cost": "maybe"}, path)
+    assert (400, "x-gateway-include-cost") == (answer.status, answer.error["param"])
+    assert "x-gateway-hold-usd" not in answer.headers
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}])
+def test_a_repeat_gets_the_first_answer_as_it_was_shown(serving: Serving, fields: dict[str, Any]) -> None:
+    """The same bytes, billed once; shown in another way it is another request, which the key does not stand for."""
+    headers = {"idempotency-key": f"shown-{len(fields)}", **COST}
+    first, again = (serving.ask("Once only", headers, **fields) for _ in range(2))
+    assert (first.body, first.headers["content-type"]) == (again.body, again.headers["content-type"])
+    assert ("true", first.headers.get("x-gateway-cost-usd")) == (
+        again.headers["idempotent-replayed"],
+        again.headers.get("x-gateway-cost-usd"),
+    )
+    others = [
+        serving.ask("Once only", headers, stream=not fields),
+        serving.ask("Once only", headers, **WITH_USAGE),
+        serving.ask("Once only", {**headers, "x-gateway-include-cost": "0"}, **fields),
+    ]
+    assert [(409, "idempotency_conflict", "false")] * 3 == [
+        (other.status, other.error["code"], other.headers["x-should-retry"]) for other in others
+    ]
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}])
+def test_a_budget_that_is_used_up_refuses_before_anything_is_sent(serving: Serving, fields: dict[str, Any]) -> None:
+    """With what keeps the SDKs from trying again."""
+    key = serving.admin.key("poor", budgets=[{"window": "total", "limit_usd": "0.00"}])["key"]
+    before = len(serving.stack.bill()["lines"])
+    answer = send(serving.gateway.url, OPENAI_CHAT, chat("Too poor", **fields), key)
+    assert (402, "budget_exceeded", "false") == (
+        answer.status,
+        answer.error["code"],
+        answer.headers["x-should-retry"],
+    )
+    assert before == len(serving.stack.bill()["lines"])
+
+
+def test_calls_count_under_the_path_they_came_by(serving: Serving) -> None:
+    """In the log, and so in metrics, which are fed from the same record."""
+    answer = serving.ask("Count me")
+    line = until(lambda: [line for line in serving.gateway.output.splitlines() if answer.request_id in line])[0]
+    assert OPENAI_CHAT == json.loads(line)["endpoint"]
+    wrong = serving.admin.http.get(OPENAI_CHAT)
+    assert (405, f"Send POST to {OPENAI_CHAT}.") == (wrong.status_code, wrong.json()["error"]["message"])

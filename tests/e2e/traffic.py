@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.e2e.client import CHAT, IMAGES, JOBS, send, stream
+from tests.e2e.client import CHAT, IMAGES, JOBS, OPENAI_CHAT, send, stream
 from tests.stack import Process, Stack, chat
 
 CHAT_MODELS: tuple[str, ...] = ("gpt-4o-mini", "gpt-4o", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano")
@@ -12,6 +12,9 @@ IMAGE_MODELS: tuple[str, ...] = (
     *("realvision", "juggernaut", "autismmix", "dreamshaper", "valhalla", "mixrealistic", "campursari", "reality"),
     *("extrarealistic", "realism", "realgirls", "realityreborn", "amigo", "simplemix", "beautifulrealistic"),
 )
+
+CHAT_FACES: Sequence[tuple[str, Mapping[str, bool]]] = ((CHAT, {}), (OPENAI_CHAT, {"stream": True}), (OPENAI_CHAT, {}))
+"""Ways to ask for a chat: MiniToolAI's own, OpenAI's stream, and its one object, which nobody can leave half-read."""
 
 CHAT_FAULTS: Mapping[str, Sequence[str]] = {
     "exact": (
@@ -82,11 +85,13 @@ def make(stack: Stack, gateways: Sequence[Process], key: str, planned: Planned) 
     url = gateways[planned.number % len(gateways)].url
     if planned.kind == "image":
         return _make_image(url, key, planned)
-    body = chat(f"Call {planned.number}: nói gì đó. {planned.marker}", planned.model, max_completion_tokens=200)
+    path, shown = CHAT_FACES[planned.number % (2 if planned.ends == "left" else 3)]
+    text = f"Call {planned.number}: nói gì đó. {planned.marker}"
+    body = chat(text, planned.model, max_completion_tokens=200, **shown)
     if planned.ends != "left":
-        answer = send(url, CHAT, body, key)
+        answer = send(url, path, body, key)
         return Made(planned, answer.request_id, answer.status)
-    with stream(url, CHAT, body, key) as opened:
+    with stream(url, path, body, key) as opened:
         opened.read_event()
     if "withhold" in planned.fault:
         stack.emulator.post("/__release")
