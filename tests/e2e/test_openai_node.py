@@ -54,6 +54,13 @@ def test_the_models_that_a_key_may_use(face: Face) -> None:
     assert [retrieved] == listed
 
 
+def test_images(face: Face) -> None:
+    """Two of them, paid for together."""
+    (answer,), _ = scenario(face.base_url, face.key(), "images", {"model": "dreamshaper", "prompt": "A lake", "n": 2})
+    assert [True, True] == [image["url"].startswith("http") for image in answer["data"]]
+    assert (2, 2 * 1_500_000) == tuple(face.last_charge()[name] for name in ("images", "cost_nano_usd"))
+
+
 CLASSES: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, Any], list[int]]] = {
     "no money": (
         {"budgets": [{"window": "total", "limit_usd": "0.00"}]}, {}, "APIError",

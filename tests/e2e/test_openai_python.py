@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionChunk
 from tests.e2e.client import stream
 from tests.e2e.openai_face import MODEL, NOTHING_KEPT, Face, asking, text_of
 from tests.pictures import data_url, png
-from tests.stack import chat
+from tests.stack import UPSTREAM_KEY, bearer, chat
 
 BRIEF: Any = {"model": MODEL, "max_tokens": 40}
 
@@ -147,6 +147,32 @@ def test_an_upstream_that_breaks_off_is_raised(face: Face) -> None:
         read.extend(chunks)
     assert type(raised.value) is openai.APIError
     assert ("upstream_error", "upstream_error") == (raised.value.code, raised.value.type)
+
+
+def test_several_images_at_once(face: Face) -> None:
+    """Each is there at its URL, and one entry has paid for all."""
+    answer = face.client().images.generate(model="dreamshaper", prompt="A lake", n=3, size="512x768")
+    assert answer.data is not None
+    pictures = [face.stack.emulator.get(image.url or "", headers=bearer(UPSTREAM_KEY)) for image in answer.data]
+    assert [b"\x89PNG"] * 3 == [picture.content[:4] for picture in pictures]
+    charge = face.last_charge()
+    assert (3, 3 * 1_500_000, answer._request_id) == (charge["images"], charge["cost_nano_usd"], charge["request_id"])
+
+
+def test_an_image_that_cannot_be_is_raised_with_the_field_that_is_wrong(face: Face) -> None:
+    """Before anything is held or sent."""
+    with pytest.raises(openai.BadRequestError) as raised:
+        face.client().images.generate(model="dreamshaper", prompt="A lake", size="64x64")
+    assert "size" == raised.value.param
+
+
+def test_images_that_all_fail_are_raised_and_not_bought_again(face: Face) -> None:
+    """Their price was given back, but another try is another purchase: that is for the user to decide."""
+    statuses: list[int] = []
+    client = face.client(heard=statuses.append)
+    with pytest.raises(openai.InternalServerError) as raised:
+        client.images.generate(model="dreamshaper", prompt="A lake [[fault:job_fails]]", n=2)
+    assert ("upstream_error", [502]) == (raised.value.code, statuses)
 
 
 REFUSALS: dict[str, tuple[Any, Any, type[openai.APIStatusError], int, str | None]] = {
