@@ -27,6 +27,7 @@ BENCHES: dict[str, Bench] = {
     "paced": beside.paced,
     "burst": beside.burst,
     "growth": beside.growth,
+    "folded": beside.folded,
     "streams": memory.streams,
     "stalled": memory.stalled,
     "large": large.large,

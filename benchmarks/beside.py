@@ -1,7 +1,12 @@
-"""The benches that hold the gateway against nginx and against no gateway at all: calls, paced, burst, growth."""
+"""The benches that hold the gateway against nginx and against no gateway at all: calls, paced, burst, growth.
+
+And `folded`, which holds OpenAI's face against MiniToolAI's own.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from benchmarks.calls import Way
 from benchmarks.compare import Case, Comparison, Effort, Sample, compared
 from benchmarks.report import Figure, Outcome, Row
 from benchmarks.stack import NGINX_IS_MISSING, Side, Stack
@@ -10,6 +15,10 @@ from benchmarks.upstream import Shape
 SMALL = Shape(events=3)
 PACED = Shape(events=50, gap_ms=10)
 LONG = Shape(events=100)
+
+_OPENAI = "/v1/chat/completions"
+_STREAM = Way(_OPENAI, {"stream": True})
+_OBJECT = Way(_OPENAI, {"stream": False}, end=b"}")
 
 
 async def calls(stack: Stack, effort: Effort) -> Outcome:
@@ -53,6 +62,24 @@ async def growth(stack: Stack, effort: Effort) -> Outcome:
     return outcome
 
 
+async def folded(stack: Stack, effort: Effort) -> Outcome:
+    """One object on OpenAI's path, and a stream there, beside MiniToolAI's stream: what it costs to make one."""
+    few, many, long = Case(SMALL, 16), Case(SMALL, 64), Case(LONG, 16)
+    own = await stack.gateway("MiniToolAI's stream")
+    sides = [own, replace(own, name="OpenAI's stream", way=_STREAM), replace(own, name="one object", way=_OBJECT)]
+    found = await compared(sides, (few, many, long), effort)
+    rows = [_row(found, side, case) for case in (few, many, long) for side in sides]
+    figures = [
+        Figure(
+            f"one object's CPU by the stream's, {case.connections} connections",
+            found.ratio("one object", own.name, case, _cpu),
+            1.5,
+        )
+        for case in (few, many)
+    ]
+    return Outcome(rows, figures)
+
+
 async def _beside(stack: Stack, cases: Sequence[Case], effort: Effort) -> tuple[Outcome, Comparison]:
     nginx = stack.nginx()
     sides = [stack.direct(), *([nginx] if nginx else []), await stack.gateway()]
@@ -78,6 +105,7 @@ def _row(found: Comparison, side: Side, case: Case) -> Row:
     return {
         "side": side.name,
         "connections": case.connections,
+        "events": case.shape.events,
         "calls/s": median("per_second", 1),
         "CPU µs/call": median("cpu_s", 1e6),
         "CPU µs/event": median("cpu_s", 1e6) / case.shape.events,

@@ -3,15 +3,28 @@
 import itertools
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+from benchmarks.load import END
 from benchmarks.upstream import Shape
 
-_PATH = "/api/chat-completions/"
 _QUESTION = "Say hello to the world, please. " * 12
 
 
-def body_of(shape: Shape, content: object = _QUESTION, model: str = "gpt-4o-mini") -> bytes:
+@dataclass(frozen=True)
+class Way:
+    """How calls are asked: at which path, with which further fields, and what each answer ends with."""
+
+    path: str = "/api/chat-completions/"
+    fields: Mapping[str, object] = field(default_factory=dict)
+    end: bytes = END
+
+
+MINITOOLAI = Way()
+
+
+def body_of(shape: Shape, content: object = _QUESTION, model: str = "gpt-4o-mini", way: Way = MINITOOLAI) -> bytes:
     """A chat call whose answer has this shape."""
     return json.dumps(
         {
@@ -22,15 +35,16 @@ def body_of(shape: Shape, content: object = _QUESTION, model: str = "gpt-4o-mini
             ],
             "temperature": 0.7,
             "max_completion_tokens": 200,
+            **way.fields,
             "user": shape.user,
         }
     ).encode()
 
 
-def request_of(port: int, key: str, body: bytes, *headers: str) -> bytes:
+def request_of(port: int, key: str, body: bytes, *headers: str, way: Way = MINITOOLAI) -> bytes:
     """One HTTP request with that body; `headers` are further lines."""
     lines = (
-        f"POST {_PATH} HTTP/1.1",
+        f"POST {way.path} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
@@ -40,10 +54,10 @@ def request_of(port: int, key: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join((*lines, "", "")).encode() + body
 
 
-def requests_of(port: int, keys: deque[str], body: bytes) -> Iterator[bytes]:
+def requests_of(port: int, keys: deque[str], body: bytes, way: Way = MINITOOLAI) -> Iterator[bytes]:
     """Without an end, each with the next key. The keys are turned: who asks again goes on where this ended."""
     if len(keys) == 1:
-        yield from itertools.repeat(request_of(port, keys[0], body))
+        yield from itertools.repeat(request_of(port, keys[0], body, way=way))
     while True:
         keys.rotate(-1)
-        yield request_of(port, keys[0], body)
+        yield request_of(port, keys[0], body, way=way)

@@ -81,9 +81,10 @@ async def compared(sides: Sequence[Side], cases: Sequence[Case], effort: Effort)
 
 async def measured(side: Side, case: Case, seconds: float) -> Sample:
     """One turn. Raises WrongAnswer."""
-    requests = requests_of(side.port, side.keys, body_of(case.shape))
+    requests = requests_of(side.port, side.keys, body_of(case.shape, way=side.way), side.way)
     cpu_s, redis_cpu_s = side.process.cpu_s(), _cpu_s_of_redis(side)
-    load = await run_load(side.port, requests, case.connections, seconds, spread_s=case.shape.gap_ms / 1000)
+    spread_s = case.shape.gap_ms / 1000
+    load = await run_load(side.port, requests, case.connections, seconds, spread_s, side.way.end)
     return _sample(load, side.process.cpu_s() - cpu_s, _cpu_s_of_redis(side) - redis_cpu_s)
 
 

@@ -19,7 +19,7 @@ clock_s = time.perf_counter
 
 
 class WrongAnswer(RuntimeError):
-    """An answer was not a 200 that ended in `data: [DONE]`; the text shows how it ended."""
+    """An answer was not a 200, or did not end as it must; the text shows how it ended."""
 
 
 @dataclass(slots=True)
@@ -50,16 +50,22 @@ def percentile(values: list[float], share: float) -> float:
 
 
 async def run_load(
-    port: int, requests: Iterator[bytes], connections: int, seconds: float, spread_s: float = 0.0
+    port: int,
+    requests: Iterator[bytes],
+    connections: int,
+    seconds: float,
+    spread_s: float = 0.0,
+    answer_end: bytes = END,
 ) -> Load:
     """Send `requests` in turn until the seconds are over; every answer that was begun is read to its end.
 
     `spread_s`: connections begin one after the other over that time, for paced streams are not in step in real life.
+    `answer_end`: what each right answer ends with.
     Raises WrongAnswer.
     """
     load = Load(began_s=clock_s())
     callers = [
-        Caller(requests, load, load.began_s + seconds, delay_s=number * spread_s / connections)
+        Caller(requests, load, load.began_s + seconds, number * spread_s / connections, answer_end)
         for number in range(connections)
     ]
     for caller in callers:
@@ -82,11 +88,12 @@ async def connect(exchange: "Exchange", port: int) -> None:
 class Exchange(asyncio.Protocol):
     """One connection, one call at a time: sends what it is given and checks the answer.
 
-    `on_piece` is called with each piece of a body as it arrives.
+    `on_piece` is called with each piece of a body as it arrives; a right answer ends with `answer_end`.
     """
 
-    def __init__(self, on_piece: Callable[[bytes], None] | None = None) -> None:
+    def __init__(self, on_piece: Callable[[bytes], None] | None = None, answer_end: bytes = END) -> None:
         self._on_piece = on_piece
+        self._answer_end = answer_end
         self._parser = httptools.HttpResponseParser(self)
         self._tail = b""
         self.sent_s = 0.0
@@ -130,13 +137,13 @@ class Exchange(asyncio.Protocol):
         if not self.first_byte_s:
             self.first_byte_s = clock_s()
             self.begun()
-        self._tail = body if len(body) >= len(END) else (self._tail + body)[-512:]
+        self._tail = body if len(body) >= len(self._answer_end) else (self._tail + body)[-512:]
         if self._on_piece:
             self._on_piece(body)
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status == 200 and self._tail.endswith(END):
+        if status == 200 and self._tail.endswith(self._answer_end):
             self.answered()
         else:
             self.end(WrongAnswer(f"{status} … {self._tail[-500:].decode(errors='replace')}"))
@@ -145,8 +152,10 @@ class Exchange(asyncio.Protocol):
 class Caller(Exchange):
     """A connection of `run_load`."""
 
-    def __init__(self, requests: Iterator[bytes], load: Load, until_s: float, delay_s: float) -> None:
-        super().__init__()
+    def __init__(
+        self, requests: Iterator[bytes], load: Load, until_s: float, delay_s: float, answer_end: bytes
+    ) -> None:
+        super().__init__(answer_end=answer_end)
         self._requests = requests
         self._load = load
         self._until_s = until_s

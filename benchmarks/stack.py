@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.calls import MINITOOLAI, Way
 from benchmarks.organisation import lay_out
 from benchmarks.processes import ROOT, Process, free_port, gateway_and_other_cpus, pinned_to
 
@@ -39,12 +40,16 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Something that calls are sent to. `process` is the tree whose CPU counts; `redis` belongs to gateways alone."""
+    """Something that calls are sent to, and how they are asked.
+
+    `process` is the tree whose CPU counts; `redis` belongs to gateways alone.
+    """
 
     name: str
     process: Process
     keys: deque[str]
     redis: Process | None = None
+    way: Way = MINITOOLAI
 
     @property
     def port(self) -> int:

@@ -27,6 +27,14 @@ def test_every_side_is_measured_beside_the_others(bench: str) -> None:
         assert 0 < float(row["first byte p50 ms"]) <= float(row["whole p50 ms"]), row
 
 
+def test_an_object_is_measured_beside_the_streams() -> None:
+    """All three come from the same gateway; of an object the first byte comes with the last."""
+    outcome = command.run("folded", QUICK, server_program())
+    assert_sane(outcome)
+    assert ["MiniToolAI's stream", "OpenAI's stream", "one object"] * 3 == [row["side"] for row in outcome.rows]
+    assert 2 == len(outcome.figures)
+
+
 @pytest.mark.parametrize("bench", ["streams", "stalled"])
 def test_memory_is_that_of_the_running_gateway(bench: str) -> None:
     """A Python process with the gateway in it takes more than ten MiB and less than a thousand."""
