@@ -44,6 +44,7 @@ from gateway.store.quarantine import Quarantine
 from gateway.store.reconciliations import Reconciliations
 from gateway.store.refusals import Refusals
 from gateway.store.reports import Projector, Reports
+from gateway.store.requests import Requests
 from gateway.store.scopes import Principals, Scopes, ensure_organisation
 from gateway.store.scripts import SCRIPTS, RedisScripts
 from gateway.store.sessions import Sessions
@@ -51,6 +52,7 @@ from gateway.store.spool import Spool
 from gateway.store.upstream_account import UpstreamAccounts
 from gateway.upstream.choice import leg_to
 from gateway.upstream.leg import UpstreamLeg
+from gateway.upstream.pictures import PictureFetcher
 from gateway.web.adjustments import AdjustmentDesk
 from gateway.web.admin import scope_routes
 from gateway.web.auth import Authenticator
@@ -74,6 +76,7 @@ from gateway.web.protocol import DataPlane, Handler
 from gateway.web.proxy import NewRelay, Proxy, new_request_id
 from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
+from gateway.web.requests import OwnRequests
 from gateway.web.scrape import LedgerScrape
 from gateway.web.services import CallLimits, Services, UpstreamKey
 from gateway.web.settlement import Settlements, Tasks
@@ -167,6 +170,7 @@ class Gateway:
         return _router(
             *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token or None).routes(),
             *Me(auth, scopes, prices, calendar).routes(),
+            *OwnRequests(auth, Requests(self._redis, ledger, services.jobs)).routes(),
             *Models(auth, scopes, prices).routes(),
             *scope_routes(auth, scopes, calendar),
             *OwnUsage(auth, usage_reports).routes(),
@@ -273,7 +277,8 @@ def _router(*routes: Route) -> Starlette:
 
 
 def _data_plane(settings: Settings, billed: tuple[Endpoint, ...], services: Services, desk: JobDesk) -> DataPlane:
-    relays: dict[str, NewRelay] = {OPENAI_IMAGES: partial(ImageRelay, JobWatch(desk, settings.image_wait_s))}
+    watch, pictures = JobWatch(desk, settings.image_wait_s), PictureFetcher(settings.upstream_base_url)
+    relays: dict[str, NewRelay] = {OPENAI_IMAGES: partial(ImageRelay, watch, pictures)}
     handlers: dict[str, Handler] = {
         endpoint.path: Proxy(endpoint, services, relays.get(endpoint.path, relay_of)) for endpoint in billed
     }

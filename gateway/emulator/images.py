@@ -77,7 +77,7 @@ def _state(job: Job | None, host: str) -> dict[str, str | None]:
     if state == "success":
         return {
             "status": "success",
-            "image_url": f"http://{host}/images/{job.jobid}.png",
+            "image_url": f"http://{'localhost:1' if job.is_elsewhere else host}/images/{job.jobid}.png",
             "message": "success",
         }
     if state == "error":

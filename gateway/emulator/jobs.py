@@ -31,6 +31,7 @@ class Job:
     pending_polls: int
     ready_at_s: float
     fails: bool
+    is_elsewhere: bool = False
     polls: int = 0
     state: str = "pending"
 
@@ -67,6 +68,7 @@ class Jobs:
             NEVER if "job_never" in faults else pending_polls,
             time.monotonic() + self._options.job_pending_s,
             "job_fails" in faults,
+            "job_elsewhere" in faults,
         )
         self._jobs[jobid] = job
         if len(self._jobs) > JOBS_MAX:

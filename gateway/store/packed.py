@@ -195,6 +195,7 @@ class HoldRecord:
     admitted_at_ms: int
     deadline_ms: int
     posted_nano_usd: int
+    resolved_at_ms: int
     from_credit: int
     so_far: Progress
     windows_ms: tuple[int, ...]
@@ -210,6 +211,7 @@ def unpack_hold(packed: bytes) -> HoldRecord:
         admitted_at_ms=numbers[2],
         deadline_ms=numbers[3],
         posted_nano_usd=numbers[7],
+        resolved_at_ms=numbers[8],
         from_credit=numbers[10],
         so_far=Progress(numbers[11], Usage(numbers[12], numbers[13], units=numbers[14])),
         windows_ms=tuple(numbers[4:7]),

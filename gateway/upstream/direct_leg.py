@@ -21,7 +21,9 @@ class DirectLeg:
         connect_timeout_s: float,
         answer_timeout_s: float,
         connections_max: int,
+        address: str | None = None,
     ) -> None:
+        """`address`: where the host of `base_url` is, for who has looked it up already."""
         url = urlsplit(base_url)
         secure = url.scheme == "https"
         self._base_path = url.path.rstrip("/")
@@ -34,6 +36,7 @@ class DirectLeg:
             connect_timeout_s=connect_timeout_s,
             silence_s=answer_timeout_s,
             connections_max=connections_max,
+            address=address,
         )
 
     async def send(self, request: UpstreamRequest, cutoff: Cutoff) -> "DirectAnswer":

@@ -23,8 +23,11 @@ class Pool:
         connect_timeout_s: float,
         silence_s: float,
         connections_max: int,
+        address: str | None = None,
     ) -> None:
+        """`address`: where the host is, for who has looked it up already."""
         self._host = host
+        self._address = address or host
         self._port = port
         self._tls = tls
         self._connect_timeout_s = connect_timeout_s
@@ -80,7 +83,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await loop.create_connection(
-                    lambda: connection, self._host, self._port, ssl=self._tls, server_hostname=name
+                    lambda: connection, self._address, self._port, ssl=self._tls, server_hostname=name
                 )
         except (OSError, TimeoutError, ssl.SSLError) as error:
             raise NotSent(type(error).__name__) from error

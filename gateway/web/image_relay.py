@@ -5,14 +5,17 @@ after that is a refund for each image that fails (ADR 0032). A client that leave
 """
 
 import asyncio
+import base64
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gateway.billing.errors import GatewayError, ImagesFailed, UpstreamRefused, UpstreamTimeout
 from gateway.billing.ledger import Posting
 from gateway.billing.money import format_usd
 from gateway.store.answers import unfinished_answer
 from gateway.store.jobs import Job
+from gateway.upstream.pictures import NotFetched, PictureFetcher
 from gateway.web.errors import Header, error_answer
 from gateway.web.exchange import Exchange
 from gateway.web.job_watch import JobWatch
@@ -36,6 +39,7 @@ class ImageRelay:
     def __init__(
         self,
         watch: JobWatch,
+        pictures: PictureFetcher,
         presentation: Presentation,
         endpoint: Endpoint,
         services: Services,
@@ -48,7 +52,7 @@ class ImageRelay:
         self._call, self._price, self._hold, self._record = held.call, held.price, held.hold, held.record
         self._submissions = Submissions(endpoint, services, held)
         self._ending = Ending(services.settlements, held.hold)
-        self._watch = watch
+        self._watch, self._fetcher = watch, pictures
 
     async def run(self) -> None:
         """Bring the call to its end; until its hold has ended, its lease is renewed."""
@@ -59,6 +63,8 @@ class ImageRelay:
             self._services.running.end(self._hold.hold_id)
         jobs = await self._ended([each.job for each in submissions if each.job is not None])
         pictures = _pictures(submissions, jobs, self._hold.request_id)
+        if self._presentation.in_base64:
+            pictures = await asyncio.gather(*map(self._in_base64, pictures))
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
         await self._answer(submissions, pictures)
 
@@ -95,6 +101,16 @@ class ImageRelay:
             tasks.forget(stop.set)
             self._exchange.unwatch()
 
+    async def _in_base64(self, picture: Picture) -> Picture:
+        """With the picture itself; one that cannot be fetched keeps its URL, for whoever can."""
+        if not picture.url:
+            return picture
+        try:
+            data = await self._fetcher.fetch(picture.url)
+        except NotFetched as fault:
+            return replace(picture, failure=Failure("image_not_fetched", f"The picture is at its url: {fault.reason}."))
+        return replace(picture, base64=(await asyncio.to_thread(base64.b64encode, data)).decode())
+
     async def _answer(self, submissions: Sequence[Submission], pictures: Sequence[Picture]) -> None:
         self._exchange.cost_nano_usd = cost_nano_usd = cost_of(pictures)
         if not any(picture.url for picture in pictures):
@@ -102,7 +118,8 @@ class ImageRelay:
             await self._keep(*error_answer(error), cost_nano_usd)
             raise error
         with_cost = self._presentation.cost_in_usage
-        body = encode(images_answer(self._hold.request_id, int(time.time()), pictures, with_cost=with_cost))
+        answer = images_answer(self._hold.request_id, int(time.time()), pictures, with_cost=with_cost)
+        body = await asyncio.to_thread(encode, answer) if self._presentation.in_base64 else encode(answer)
         await self._keep(200, [_JSON], body, cost_nano_usd)
         await self._exchange.answer(200, [_JSON], body)
 

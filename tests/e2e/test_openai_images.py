@@ -1,6 +1,8 @@
 """POST /v1/images/generations: one hold for n jobs, charged and refunded exactly; the answer says what failed."""
 
+import base64
 import contextlib
+import json
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -8,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
@@ -37,6 +40,13 @@ class Painter:
     ) -> Answer:
         body = {"model": "dreamshaper", "prompt": prompt, "n": count, **more}
         return send(self.gateway.url, IMAGES, body, self.secret, headers)
+
+    def request(self, request_id: str) -> dict[str, Any]:
+        """What its owner is told of a call."""
+        with stream(self.gateway.url, f"/v1/requests/{request_id}", b"", self.secret, method="GET") as answer:
+            assert 200 == answer.status
+            told: dict[str, Any] = json.loads(answer.read_rest())
+            return told
 
     def entries(self) -> list[tuple[str, int]]:
         return [(entry["type"], entry["cost_nano_usd"]) for entry in self.admin.ledger(team=self.team)]
@@ -95,6 +105,27 @@ def test_the_cost_stands_in_the_answer_where_it_is_asked_for(painter: Painter) -
     assert {"cost_usd": "0.0015", "cost_nano_usd": PRICE_NANO_USD} == answer.json["usage"]
     wrong = painter.ask(2, headers={"x-gateway-include-cost": "please"})
     assert (400, "x-gateway-include-cost") == (wrong.status, wrong.error["param"])
+
+
+def test_the_pictures_themselves_are_answered_where_they_are_asked_for(painter: Painter) -> None:
+    """Byte for byte what is at their URLs."""
+    answer = painter.ask(2, response_format="b64_json", size="256x256")
+    assert 200 == answer.status
+    kept = [job["url"] for job in painter.request(answer.request_id)["jobs"]]
+    assert [httpx.get(url).content for url in kept] == [
+        base64.b64decode(picture["b64_json"]) for picture in answer.json["data"]
+    ]
+
+
+def test_a_picture_that_cannot_be_fetched_keeps_its_url(painter: Painter) -> None:
+    """The upstream says that it is on this very machine: the gateway does not look there, and nothing is lost."""
+    painter.order("job_elsewhere")
+    answer = painter.ask(2, response_format="b64_json", size="256x256")
+    assert [["b64_json"], ["url"]] == sorted(list(picture) for picture in answer.json["data"])
+    (failed,) = answer.json["failed"]
+    assert ("image_not_fetched", "0.0015") == (failed["code"], failed["cost_usd"])
+    assert "not a public one" in failed["message"]
+    assert [("capture", 2 * PRICE_NANO_USD)] == painter.entries()
 
 
 def test_of_four_one_fails_and_gives_back_its_share(painter: Painter) -> None:
@@ -172,6 +203,8 @@ def test_what_is_not_done_in_time_is_answered_as_pending(stack: Stack) -> None:
     assert (200, 1) == (some.status, len(some.json["data"]))
     assert ["image_pending"] == [failed["code"] for failed in some.json["failed"]]
     assert f"/v1/requests/{some.request_id}" in some.json["failed"][0]["message"]
+    known = [job["state"] for job in painter.request(some.request_id)["jobs"]]
+    assert ["pending", "success"] == sorted(known)
     painter.order("job_never", 2)
     none = painter.ask(2)
     assert (504, "upstream_timeout", "false") == (none.status, none.error["code"], none.headers["x-should-retry"])
@@ -208,6 +241,8 @@ def test_a_client_that_leaves_is_charged_for_what_was_accepted(painter: Painter)
     painter.stack.emulator.post("/__release")
     until(lambda: [("capture", 3 * PRICE_NANO_USD)] == painter.entries())
     assert 3 == painter.submitted("Nobody waits")
+    (entry,) = painter.admin.ledger(team=painter.team)
+    assert 3 == len(painter.request(entry["request_id"])["jobs"])
 
 
 @contextlib.contextmanager

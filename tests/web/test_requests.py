@@ -1,0 +1,177 @@
+"""GET /v1/requests/{id}: the holder of a key is told what became of each of their calls, and of no others."""
+
+import json
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from tests.e2e.client import CHAT, IMAGES, JOBS, send
+from tests.e2e.waiting import until
+from tests.stack import Admin, Process, Stack, bearer, chat
+
+PRICE_NANO_USD = 1_500_000
+OPENAI_IMAGES = "/v1/images/generations"
+
+
+@pytest.fixture(scope="module")
+def gateway(stack: Stack) -> Process:
+    return stack.gateway(lease_s="1", job_first_poll_s="3600", image_wait_s="1")
+
+
+@pytest.fixture(scope="module")
+def secret(gateway: Process) -> str:
+    secret: str = Admin(gateway.url).key("askers", "an")["key"]
+    return secret
+
+
+@pytest.fixture
+def client(gateway: Process, secret: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=gateway.url, headers=bearer(secret), timeout=30) as one:
+        yield one
+
+
+def told(client: httpx.Client, request_id: str) -> dict[str, Any]:
+    answer = client.get(f"/v1/requests/{request_id}")
+    assert 200 == answer.status_code, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_a_call_that_ended_is_told_as_the_ledger_has_it(gateway: Process, client: httpx.Client, secret: str) -> None:
+    """Tokens, cost, exact; the same request's entry says the same."""
+    answer = send(gateway.url, CHAT, chat("How much was it?"), secret)
+    (entry,) = Admin(gateway.url).ledger(request_id=answer.request_id)
+    call = told(client, answer.request_id)
+    same = ("kind", "model", "prompt_tokens", "completion_tokens", "images", "cost_nano_usd", "cost_usd", "flags")
+    assert {name: entry[name] for name in same} == {name: call[name] for name in same}
+    assert (answer.request_id, "captured", True) == (call["id"], call["state"], call["exact"])
+    assert (entry["admitted_at"], entry["at"]) == (call["created_at"], call["ended_at"])
+    assert answer.headers["x-gateway-hold-usd"] == call["hold_usd"]
+    assert "jobs" not in call
+
+
+def test_a_running_call_has_its_hold_and_no_cost_yet(
+    stack: Stack, gateway: Process, client: httpx.Client, secret: str
+) -> None:
+    """What it will cost nobody knows."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(send, gateway.url, CHAT, chat("Wait [[fault:withhold]]"), secret)
+        stack.emulator.get("/__withheld", params={"at_least": "1"})
+        (hold,) = Admin(gateway.url).get("/holds")["data"]
+        call = told(client, hold["request_id"])
+        stack.emulator.post("/__release")
+        assert running.result().request_id == hold["request_id"]
+    assert ("running", None, None, None, None) == (
+        call["state"],
+        call["cost_usd"],
+        call["ended_at"],
+        call["exact"],
+        call["prompt_tokens"],
+    )
+    assert hold["hold_nano_usd"] == call["hold_nano_usd"]
+
+
+def test_a_call_that_cost_nothing_is_told_as_released(gateway: Process, client: httpx.Client, secret: str) -> None:
+    """The upstream failed."""
+    answer = send(gateway.url, CHAT, chat("Fail [[fault:status=500]]"), secret)
+    call = told(client, answer.request_id)
+    assert ("released", "0.00", True) == (call["state"], call["cost_usd"], call["exact"])
+
+
+def test_an_estimate_is_told_as_one(gateway: Process, client: httpx.Client, secret: str) -> None:
+    """Sent, and never answered."""
+    answer = send(gateway.url, CHAT, chat("Gone [[fault:reset]]"), secret)
+    call = told(client, answer.request_id)
+    assert ("captured", False, ["estimated", "unanswered"]) == (call["state"], call["exact"], call["flags"])
+
+
+def test_images_are_found_though_nobody_waited_for_them(
+    stack: Stack, gateway: Process, client: httpx.Client, secret: str
+) -> None:
+    """One ends well and one fails, by anybody's polls after the answer: the URL is told, and what came back."""
+    stack.emulator.post("/__faults", json={"fault": "job_pending=6", "count": 1, "kind": "image"})
+    stack.emulator.post("/__faults", json={"fault": "job_pending=6;job_fails", "count": 1, "kind": "image"})
+    body = {"model": "dreamshaper", "prompt": "Later", "n": 2}
+    answer = send(gateway.url, OPENAI_IMAGES, body, secret)
+    assert 504 == answer.status
+    call = told(client, answer.request_id)
+    assert [("pending", None)] * 2 == [(job["state"], job["url"]) for job in call["jobs"]]
+    assert (2, 2 * PRICE_NANO_USD) == (call["images"], call["cost_nano_usd"])
+    for job in bound_jobs(stack):
+        until(partial(is_over, gateway.url, job))
+    call = until(lambda: done(told(client, answer.request_id)))
+    assert ["error", "success"] == sorted(job["state"] for job in call["jobs"])
+    (good,) = [job for job in call["jobs"] if job["state"] == "success"]
+    (bad,) = [job for job in call["jobs"] if job["state"] == "error"]
+    assert 200 == httpx.get(good["url"]).status_code
+    assert (None, PRICE_NANO_USD, "0.0015") == (bad["url"], bad["refunded_nano_usd"], bad["refunded_usd"])
+    assert PRICE_NANO_USD == call["cost_nano_usd"]
+
+
+def is_over(url: str, job: dict[str, str]) -> bool:
+    return bool(send(url, JOBS, job).json["status"] != "processing")
+
+
+def done(call: dict[str, Any]) -> dict[str, Any] | None:
+    return None if any(job["state"] == "pending" for job in call["jobs"]) else call
+
+
+def bound_jobs(stack: Stack) -> list[dict[str, str]]:
+    """How every job so far is polled."""
+    with redis.Redis.from_url(stack.redis_url) as client:
+        abouts = [json.loads(client.hget(key, "about")) for key in client.keys("gw:{default}:job:*")]
+    return [{"jobid": about["jobid"], "signature": about["signature"]} for about in abouts]
+
+
+def test_a_single_job_of_minitoolais_own_path_is_told_too(gateway: Process, client: httpx.Client, secret: str) -> None:
+    """It has one job, and its URL once its owner's poll has seen it."""
+    answer = send(gateway.url, IMAGES, {"model": "realism", "prompt": "One"}, secret)
+    job = {name: answer.json[name] for name in ("jobid", "signature")}
+    url = until(lambda: send(gateway.url, JOBS, job).json["image_url"])
+    until(lambda: told(client, answer.request_id)["jobs"][0]["url"] == url)
+
+
+def test_an_expired_call_is_told_as_such(stack: Stack, client: httpx.Client, secret: str) -> None:
+    """Its gateway was killed."""
+    other = stack.gateway(lease_s="1")
+    with ThreadPoolExecutor(1) as pool:
+        broken = pool.submit(send, other.url, CHAT, chat("Killed [[fault:withhold]]"), secret)
+        stack.emulator.get("/__withheld", params={"at_least": "1"})
+        (hold,) = Admin(other.url).get("/holds")["data"]
+        other.signal(signal.SIGKILL)
+        other.wait()
+        assert broken.exception() is not None
+    stack.emulator.post("/__release")
+    call = until(lambda: (call := told(client, hold["request_id"]))["state"] == "expired" and call)
+    assert (False, ["estimated"]) == (call["exact"], call["flags"])
+
+
+@pytest.mark.parametrize("request_id", ["req-00000000000000000000000000000000", "nonsense", "req-%2e%2e", "x" * 200])
+def test_what_was_never_asked_is_not_found(client: httpx.Client, request_id: str) -> None:
+    """And says for how long calls are kept."""
+    answer = client.get(f"/v1/requests/{request_id}")
+    assert (404, "not_found") == (answer.status_code, answer.json()["error"]["code"])
+    assert "48 hours" in answer.json()["error"]["message"]
+
+
+def test_another_keys_call_does_not_exist(gateway: Process, client: httpx.Client) -> None:
+    """Not even one of the same user."""
+    other = Admin(gateway.url).key("askers", "an")["key"]
+    answer = send(gateway.url, CHAT, chat("Mine"), other)
+    assert 404 == client.get(f"/v1/requests/{answer.request_id}").status_code
+
+
+def test_a_revoked_key_is_told_nothing(gateway: Process) -> None:
+    """As everywhere: 401."""
+    admin = Admin(gateway.url)
+    key = admin.key("askers")
+    answer = send(gateway.url, CHAT, chat("Before"), key["key"])
+    admin.post(f"/keys/{key['id']}/revoke")
+    refused = httpx.get(f"{gateway.url}/v1/requests/{answer.request_id}", headers=bearer(key["key"]))
+    assert (401, "invalid_api_key") == (refused.status_code, refused.json()["error"]["code"])
