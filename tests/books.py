@@ -9,6 +9,7 @@ from typing import TypeVar
 from gateway.billing.budget import Calendar
 from gateway.billing.ledger import Books, Entry
 from gateway.billing.principal import Scope, ScopeKind
+from gateway.store.cells import TAG
 from gateway.store.connection import open_redis
 from gateway.store.ledger import Ledger
 from gateway.store.packed import ScopeState
@@ -70,13 +71,15 @@ async def _read(store: Store) -> Books:
     for kind in _BELOW:
         for settings, state in await store.scopes.page(ORG, kind, after="", limit=1000):
             states[settings.scope] = state
+    months = sorted({_month_of(entry) for entry in entries})
     return Books(
         entries=entries,
         holds=await store.ledger.open_holds(ORG, limit=10_000),
         spent={scope: state.spent_nano_usd for scope, state in states.items()},
         held={scope: state.held_nano_usd for scope, state in states.items()},
         credit={scope: state.credit for scope, state in states.items()},
-        reported=await _reported(store, {_month_of(entry) for entry in entries}),
+        reported=await _reported(store, months),
+        tagged=await _tagged(store, months),
     )
 
 
@@ -84,11 +87,19 @@ def _month_of(entry: Entry) -> str:
     return period_of(_CALENDAR, counts_at_ms(_CALENDAR, entry), "month")
 
 
-async def _reported(store: Store, months: set[str]) -> dict[Scope, int]:
+async def _tagged(store: Store, months: list[str]) -> dict[str, int]:
+    """Cost of each tag by the cells."""
+    costs: dict[str, int] = defaultdict(int)
+    async for cell in store.reports.cells(ORG, TAG, "month", months):
+        costs[cell.id] += cell.measures.cost_nano_usd
+    return dict(costs)
+
+
+async def _reported(store: Store, months: list[str]) -> dict[Scope, int]:
     """Cost of each scope by the cells; the organisation is the sum of its teams."""
     costs: dict[Scope, int] = defaultdict(int)
     for axis in _BELOW:
-        async for cell in store.reports.cells(ORG, axis, "month", sorted(months)):
+        async for cell in store.reports.cells(ORG, axis, "month", months):
             if cell.id:
                 costs[Scope(axis, cell.id)] += cell.measures.cost_nano_usd
             if axis == "team":

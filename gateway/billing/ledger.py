@@ -33,6 +33,9 @@ WHOLE_HOLD = "whole_hold"
 OVERRUN = "overrun"
 """The actual charge was above its hold."""
 
+OTHER_TAGS = "other"
+"""Where reports count the tags that there were too many of. No tag is called that: each has a "="."""
+
 INEXACT: frozenset[str] = frozenset({ESTIMATED, UNANSWERED, ANOMALY})
 """Flags of entries that need not equal the upstream's bill."""
 
@@ -75,6 +78,8 @@ class Entry:
     """Where the day, week and month began that it was posted to."""
     replaces: "Progress | None" = None
     """Of a late capture: what its hold was charged when it expired."""
+    tags: tuple[str, ...] = ()
+    """What its caller named it by, like "project=alpha": for reports alone."""
 
     @property
     def charge_nano_usd(self) -> int:
@@ -151,6 +156,7 @@ class OpenHold:
     so_far: Progress = NOT_TOLD
     windows_ms: tuple[int, ...] = ()
     tokens: int = 0
+    tags: tuple[str, ...] = ()
 
     def scopes(self) -> tuple[Scope, ...]:
         return _scopes(self.org, self.team, self.user, self.key)
@@ -181,6 +187,8 @@ class Books:
     reported: Mapping[Scope, int] = field(default_factory=dict)
     """Cost of each scope by the report cells (users and keys without any call may be absent)."""
     credit: Mapping[Scope, Credit] = field(default_factory=dict)
+    tagged: Mapping[str, int] = field(default_factory=dict)
+    """Cost of each tag by the report cells; OTHER_TAGS has those without cells of their own."""
 
 
 def spent_is_sum_of_entries(books: Books) -> Iterator[str]:
@@ -249,12 +257,25 @@ def team_is_sum_of_its_keys(books: Books) -> Iterator[str]:
     yield from _differences("reported", teams, keys)
 
 
+def tags_are_sums_of_entries(books: Books) -> Iterator[str]:
+    """An entry counts at each of its tags, so their sum says nothing; each one's does."""
+    sums: dict[str, int] = defaultdict(int)
+    for entry in books.entries:
+        for tag in entry.tags:
+            sums[tag if tag in books.tagged else OTHER_TAGS] += entry.cost_nano_usd
+    for tag in sorted({*books.tagged, *sums}):
+        have, want = books.tagged.get(tag, 0), sums.get(tag, 0)
+        if have != want:
+            yield f"tag {tag}: reported is {have} nano-USD, its sum is {want} (off by {have - want})"
+
+
 Invariant = Callable[[Books], Iterator[str]]
 
 INVARIANTS: Mapping[str, Invariant] = {
     "Σ entries = spent, at every scope": spent_is_sum_of_entries,
     "Σ open holds = held, at every scope": held_is_sum_of_open_holds,
     "Σ entries = Σ report cells, at every scope": reports_are_sums_of_entries,
+    "Σ entries of a tag = Σ its report cells": tags_are_sums_of_entries,
     "Σ credits and transfers − what they paid = prepaid credit, at every scope": credit_is_sum_of_entries,
     "every hold ends exactly once": every_hold_is_resolved_once,
     "a team = Σ its keys, in the reports": team_is_sum_of_its_keys,

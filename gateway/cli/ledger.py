@@ -30,6 +30,7 @@ COLUMNS = (
     "cost_usd",
     "usage_source",
     "flags",
+    "tags",
 )
 FILTERS = ("team", "user", "key")
 FOLLOW_INTERVAL_S = 1.0

@@ -38,7 +38,7 @@ def usage_parser() -> argparse.ArgumentParser:
         "--group-by",
         default="team,model",
         metavar="NAMES",
-        help="one of org, team, user, key, with model or kind, and day or month (default: %(default)s)",
+        help="one of org, team, user, key, with model or kind, and day or month; or tag alone (default: %(default)s)",
     )
     add_period_arguments(parser)
     parser.add_argument("--csv", action="store_true", help="print CSV, every column the gateway answered")
@@ -56,14 +56,14 @@ def add_period_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_report(report: JSONObject) -> None:
-    rows, total = [in_dollars(row) for row in report["data"]], in_dollars(report["total"])
+    rows, total = [in_dollars(row) for row in report["data"]], report["total"]
     columns = columns_of(rows)
     shown = [
         *(name for name in columns if name not in TOTALLED),
         *(name for name in AMOUNTS if name in columns),
     ]
-    if rows:
-        rows = [*rows, {shown[0]: "total"} | total]
+    if rows and total is not None:
+        rows = [*rows, {shown[0]: "total"} | in_dollars(total)]
     print_table(shown, rows, empty="Nothing was used in this period.")
 
 

@@ -20,7 +20,10 @@ class Claim:
 
 
 class HoldRequest(NamedTuple):
-    """What admission needs to know of one call. `so_far` is what it is charged should nobody be heard of it again."""
+    """What admission needs to know of one call. `so_far` is what it is charged should nobody be heard of it again.
+
+    `tags` are for reports ("project=alpha"); they go where the call's entries go and decide about nothing.
+    """
 
     hold_id: str
     request_id: str
@@ -33,6 +36,7 @@ class HoldRequest(NamedTuple):
     images: int = 0
     so_far: Progress = NOT_TOLD
     claim: Claim | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

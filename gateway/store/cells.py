@@ -24,6 +24,9 @@ from gateway.store.topology import one_master
 
 AXES = ("org", "team", "user", "key")
 AXES_OF: Mapping[Grain, tuple[str, ...]] = {"month": AXES, "day": AXES, "hour": ("org", "team")}
+TAG = "tag"
+"""An axis apart: an entry has any number of owners on it, and its sheets bound how many of them there are."""
+TAG_GRAINS: tuple[Grain, ...] = ("month", "day")
 SHEET_CHARS: Mapping[Grain, int] = {"month": len("2026"), "day": len("2026-11"), "hour": len("2026-11-21")}
 _SHEETS_AT_ONCE = 16
 
@@ -75,7 +78,7 @@ class Deltas:
 def deltas_of(keys: Keys, calendar: Calendar, entries: Iterable[Entry]) -> Deltas:
     """Sum entries into the cells of the periods they count in (ADR 0020): the rule, one entry at a time.
 
-    `store.projection` is the same for many entries at a time.
+    `store.projection` is the same for many entries at a time. Each tag has sheets of its own here, however many.
     """
     deltas = Deltas()
     for entry in entries:
@@ -85,8 +88,9 @@ def deltas_of(keys: Keys, calendar: Calendar, entries: Iterable[Entry]) -> Delta
         for grain, axes in AXES_OF.items() if amounts else ():
             period = period_of(calendar, at_ms, grain)
             sheet = period[: SHEET_CHARS[grain]]
-            for axis in axes:
-                owner = owner_of(entry, axis)
+            places = [(axis, owner_of(entry, axis)) for axis in axes]
+            places += [(TAG, tag) for tag in entry.tags if grain in TAG_GRAINS]
+            for axis, owner in places:
                 deltas.owners[keys.owners(grain, sheet, axis)].add(owner)
                 cells = deltas.sheets[keys.sheet(grain, sheet, axis, owner)]
                 for name, amount in amounts:
@@ -149,6 +153,16 @@ def measures_of(entry: Entry) -> Measures:
         estimated_nano_usd=entry.estimated_nano_usd,
         flagged=int(bool(entry.flags)),
     )
+
+
+def has_cells(axis: str, grain: Grain) -> bool:
+    """Whether there are cells of that grain on an axis."""
+    return grain in TAG_GRAINS if axis == TAG else axis in AXES_OF[grain]
+
+
+def owners_of(entry: Entry, axis: str) -> tuple[str, ...]:
+    """Everybody whose cells an entry adds to: one on each axis, but for tags."""
+    return entry.tags if axis == TAG else (owner_of(entry, axis),)
 
 
 def owner_of(entry: Entry, axis: str) -> str:

@@ -89,4 +89,5 @@ def _request_of(hold: OpenHold) -> HoldRequest:
         model=hold.model,
         amount_nano_usd=hold.hold_nano_usd,
         price_version=hold.price_version,
+        tags=hold.tags,
     )

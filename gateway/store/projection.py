@@ -6,12 +6,14 @@ entries, are spread over the axes. `cells.deltas_of` adds up the same in plain w
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import astuple
 from itertools import chain
 from operator import add, itemgetter
 
 from gateway.billing.budget import Calendar
-from gateway.store.cells import AXES, AXES_OF, SHEET_CHARS, measures_of, owner_of
+from gateway.billing.ledger import OTHER_TAGS
+from gateway.store.cells import AXES, AXES_OF, SHEET_CHARS, TAG, TAG_GRAINS, measures_of, owner_of
 from gateway.store.keys import Keys
 from gateway.store.periods import Grain, Periods, Timetable, counts_at_ms
 from gateway.store.records import Fields, entry_of, facts_of
@@ -28,6 +30,9 @@ _Place = tuple[str, str, str, str, str]
 _Sums = dict[tuple[str, str], _Amounts]
 """By owner and "|model|kind|"."""
 
+_OfTags = dict[str, dict[str, _Amounts]]
+"""By tag and "<period>|<model>|<kind>|", as a field's name begins."""
+
 _GRAINS_OF: dict[str, tuple[Grain, ...]] = {
     axis: tuple(grain for grain, axes in AXES_OF.items() if axis in axes) for axis in AXES
 }
@@ -41,6 +46,7 @@ class Batch:
         self._calendar = calendar
         self._timetable = timetable
         self._places: dict[Periods, dict[_Place, _Amounts]] = defaultdict(dict)
+        self._tags: dict[tuple[Grain, str], _OfTags] = defaultdict(lambda: defaultdict(dict))
         self._size = 0
         self.count = 0
         """How many entries it has."""
@@ -76,6 +82,8 @@ class Batch:
         except (KeyError, ValueError):
             return False
         model_and_kind = f"|{facts.model}|{facts.kind}|"
+        if facts.tags:
+            self._sum_tags(at_ms, facts.tags, model_and_kind, amounts)
         self._sum(at_ms, (facts.org, facts.team, facts.user or "", facts.key, model_and_kind), amounts)
         return True
 
@@ -84,14 +92,26 @@ class Batch:
         amounts = list(astuple(measures_of(entry)))
         if any(amounts):
             org, team, user, key = (owner_of(entry, axis) for axis in AXES)
-            model_and_kind = f"|{entry.model}|{entry.kind}|"
-            self._sum(counts_at_ms(self._calendar, entry), (org, team, user, key, model_and_kind), amounts)
+            model_and_kind, at_ms = f"|{entry.model}|{entry.kind}|", counts_at_ms(self._calendar, entry)
+            self._sum_tags(at_ms, entry.tags, model_and_kind, amounts)
+            self._sum(at_ms, (org, team, user, key, model_and_kind), amounts)
 
     def _sum(self, at_ms: int, place: _Place, amounts: _Amounts) -> None:
         places = self._places[self._timetable.at(at_ms)]
         before = places.get(place)
         self._size += before is None
         places[place] = amounts if before is None else list(map(add, before, amounts))
+
+    def _sum_tags(self, at_ms: int, tags: Sequence[str], model_and_kind: str, amounts: _Amounts) -> None:
+        periods = self._timetable.at(at_ms)
+        for grain in TAG_GRAINS if tags else ():
+            period: str = getattr(periods, grain)
+            of_tags = self._tags[grain, period[: SHEET_CHARS[grain]]]
+            for tag in tags:
+                sums, place = of_tags[tag], period + model_and_kind
+                before = sums.get(place)
+                self._size += before is None
+                sums[place] = amounts if before is None else list(map(add, before, amounts))
 
     def command(self, checkpoint: bytes) -> tuple[list[str], list[Argument]]:
         """KEYS and ARGV of `lua/project.lua` that add all of it behind a checkpoint."""
@@ -100,6 +120,9 @@ class Batch:
         for periods, places in self._places.items():
             for number, axis in enumerate(AXES):
                 self._add_block(names, args, periods, axis, _on_axis(number, places))
+        args.append(len(self._tags))
+        for (grain, sheet), of_tags in self._tags.items():
+            self._add_tags(names, args, grain, sheet, of_tags)
         return names, args
 
     def _add_block(self, names: list[str], args: list[Argument], periods: Periods, axis: str, sums: _Sums) -> None:
@@ -116,6 +139,16 @@ class Batch:
         args += [model_and_kind for _, model_and_kind in sums]
         args += chain.from_iterable(sums.values())
         args += owners
+
+    def _add_tags(self, names: list[str], args: list[Argument], grain: Grain, sheet: str, of_tags: _OfTags) -> None:
+        names += (self._keys.owners(grain, sheet, TAG), self._keys.sheet(grain, sheet, TAG, OTHER_TAGS))
+        args.append(len(of_tags))
+        for tag, sums in of_tags.items():
+            names.append(self._keys.sheet(grain, sheet, TAG, tag))
+            args += (tag, len(sums))
+            for place, amounts in sums.items():
+                args.append(place)
+                args += amounts
 
 
 def _on_axis(number: int, places: dict[_Place, _Amounts]) -> _Sums:

@@ -59,6 +59,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     author: str = ""
     counterpart: str = ""
     cached_tokens: int = 0
+    tags: tuple[str, ...] = ()
 
 
 _decode_facts = msgspec.json.Decoder(Facts).decode
@@ -109,6 +110,7 @@ def _entry_of(entry_id: str, fields: Fields) -> Entry:
         counterpart=facts.counterpart,
         paid_by=_paid_by(facts.user, int(fields[b"from_credit"])),
         cached_tokens=facts.cached_tokens,
+        tags=facts.tags,
         windows_ms=tuple(map(int, fields.get(b"windows", b"").split())),
         replaces=_replaced(fields[b"replaces"]) if b"replaces" in fields else None,
     )
@@ -155,6 +157,7 @@ def open_hold_of(hold_id: str, packed: bytes) -> OpenHold:
         so_far=record.so_far,
         windows_ms=record.windows_ms,
         tokens=record.tokens,
+        tags=tuple(about.get("tags", ())),
     )
 
 
@@ -213,12 +216,13 @@ def hold_of(facts: Mapping[str, Any]) -> HoldRequest:
         amount_nano_usd=facts["amount_nano_usd"],
         price_version=facts["price_version"],
         claim=Claim(*facts["claim"]) if "claim" in facts else None,
+        tags=tuple(facts.get("tags", ())),
     )
 
 
 def _about(request: HoldRequest) -> dict[str, object]:
     who = request.principal
-    return {
+    about: dict[str, object] = {
         "request_id": request.request_id,
         "org": who.org,
         "team": who.team,
@@ -228,3 +232,4 @@ def _about(request: HoldRequest) -> dict[str, object]:
         "model": request.model,
         "price_version": request.price_version,
     }
+    return about | {"tags": request.tags} if request.tags else about

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import InvalidRequest, LedgerUnavailable
 from gateway.store.carried import trimmed_through
-from gateway.store.cells import AXES_OF, Cell, Measures, measures_of, owner_of, read_cells
+from gateway.store.cells import Cell, Measures, has_cells, measures_of, owners_of, read_cells
 from gateway.store.keys import Keys
 from gateway.store.ledger import Ledger
 from gateway.store.periods import Grain, Timetable, counts_at_ms, period_of, periods_within
@@ -66,7 +66,7 @@ class Reports:
 
     def _fitting(self, axis: str, from_ms: int, to_ms: int, grain: str) -> tuple[Grain, list[str]] | None:
         found = periods_within(self._calendar, from_ms, to_ms, grain)
-        return found if found and axis in AXES_OF[found[0]] else None
+        return found if found and has_cells(axis, found[0]) else None
 
     async def total(self, org: str, from_ms: int, to_ms: int, grain: str = "") -> Measures:
         """What a half-open interval adds up to for the whole organisation; `grain` hour: its borders are hours."""
@@ -101,10 +101,12 @@ class Reports:
         async for entry in self._ledger.all_entries(org, from_ms=from_ms):
             if entry.at_ms >= closed_ms:
                 break
-            owner, at_ms = owner_of(entry, axis), counts_at_ms(self._calendar, entry)
-            if from_ms <= at_ms < to_ms and (ids is None or owner in ids):
-                period = period_of(self._calendar, at_ms, grain)
-                sums[period, owner, entry.model, entry.kind] += measures_of(entry)
+            at_ms = counts_at_ms(self._calendar, entry)
+            owners = owners_of(entry, axis) if from_ms <= at_ms < to_ms else ()
+            for owner in owners:
+                if ids is None or owner in ids:
+                    period = period_of(self._calendar, at_ms, grain)
+                    sums[period, owner, entry.model, entry.kind] += measures_of(entry)
         for number, (place, measures) in enumerate(sums.items()):
             if measures != Measures():
                 yield Cell(*place, measures)

@@ -172,7 +172,7 @@ def _can_be_posted(owed: Owed) -> bool:
     hold, posting = owed.hold, owed.posting
     who, usage = hold.principal, posting.usage
     texts = [hold.hold_id, hold.request_id, who.org, who.team, who.key, hold.kind, hold.model, hold.price_version]
-    texts += [posting.usage_source, *posting.flags]
+    texts += [posting.usage_source, *posting.flags, *hold.tags]
     texts += [text for job in owed.jobs for text in (job.jobid, job.signature)]
     texts += [] if who.user is None else [who.user]
     numbers = [hold.amount_nano_usd, posting.cost_nano_usd, owed.first_poll_ms]

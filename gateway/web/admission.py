@@ -48,6 +48,7 @@ class Admissions:
         priced: PricedCall,
         claim: Claim | None,
         wishes: Sequence[bytes],
+        tags: tuple[str, ...] = (),
     ) -> tuple[HoldRequest, Decision]:
         """Ask to hold what the call can cost by its bytes; where that does not fit, once more by its counted tokens.
 
@@ -57,12 +58,12 @@ class Admissions:
         """
         call, price = priced.call, priced.price
         bound = await self._bound_within(wishes, call, price) if wishes else call.bound
-        hold = _hold_request(request_id, priced, bound, principal, claim)
+        hold = _hold_request(request_id, priced, bound, principal, claim, tags)
         decision = await self._admit(hold)
         if bound is call.bound and _a_count_may_fit(decision, call, price):
             counted = await self._count(call)
             if counted.prompt_tokens < call.bound.prompt_tokens:
-                hold = _hold_request(request_id, priced, counted, principal, claim)
+                hold = _hold_request(request_id, priced, counted, principal, claim, tags)
                 decision = await self._admit(hold)
         return hold, decision
 
@@ -95,7 +96,12 @@ async def refused(
 
 
 def _hold_request(
-    request_id: str, priced: PricedCall, bound: Usage, principal: Principal, claim: Claim | None
+    request_id: str,
+    priced: PricedCall,
+    bound: Usage,
+    principal: Principal,
+    claim: Claim | None,
+    tags: tuple[str, ...],
 ) -> HoldRequest:
     call, price = priced.call, priced.price
     amount_nano_usd = price.most_of(bound)
@@ -111,6 +117,7 @@ def _hold_request(
         images=bound.units if call.kind == "image" else 0,
         so_far=so_far_unheard(price, bound, amount_nano_usd),
         claim=claim,
+        tags=tags,
     )
 
 

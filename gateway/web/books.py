@@ -125,6 +125,7 @@ def entry_json(entry: Entry, calendar: Calendar) -> dict[str, object]:
         "counterpart": entry.counterpart or None,
         "note": entry.note or None,
         "author": entry.author or None,
+        "tags": list(entry.tags),
     }
 
 

@@ -22,6 +22,7 @@ from gateway.web.services import Services
 from gateway.wire.call import Call, Endpoint
 from gateway.wire.presentation import AS_SENT
 from gateway.wire.strictjson import JSONObject, encode
+from gateway.wire.tags import TAGS_HEADER, tags_of
 
 ESTIMATE = "/v1/estimate"
 _JSON = ((b"content-type", b"application/json"),)
@@ -52,6 +53,9 @@ class Estimates:
         await tell_standing(exchange, services, principal)
         fields = await read_fields(exchange, services.limits)
         endpoint = self._endpoint_of(fields)
+        tags_of(
+            exchange.headers(TAGS_HEADER)
+        )  # nothing is done with them, but the call would be refused for wrong ones
         prices = services.prices.latest(principal.org)
         presentation = endpoint.present(fields, with_cost=False) if endpoint.present else AS_SENT
         for _ in range(2):

@@ -27,6 +27,7 @@ from gateway.web.services import Services
 from gateway.wire.call import Endpoint
 from gateway.wire.presentation import AS_SENT, INCLUDE_COST, Presentation, wants_cost
 from gateway.wire.strictjson import JSONObject
+from gateway.wire.tags import TAGS_HEADER, tags_of
 
 _INCLUDE_COST_HEADER = INCLUDE_COST.encode()
 
@@ -119,7 +120,9 @@ class Proxy:
         keys = exchange.headers(b"idempotency-key")
         claim = claim_of(keys, principal, self._endpoint.path, priced.call, priced.presentation)
         wishes = exchange.headers(MAX_COST_HEADER)
-        hold, decision = await self._admissions.decide(exchange.request_id, principal, priced, claim, wishes)
+        sent_tags = exchange.headers(TAGS_HEADER)
+        tags = tags_of(sent_tags) if sent_tags else ()
+        hold, decision = await self._admissions.decide(exchange.request_id, principal, priced, claim, wishes, tags)
         if isinstance(decision, StalePrice):
             return decision
         if isinstance(decision, Admitted):

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 
 from gateway.billing.money import format_usd
-from gateway.store.cells import Measures
+from gateway.store.cells import TAG, Measures
 from gateway.wire.strictjson import encode
 
 Row = tuple[tuple[str, ...], Measures]
@@ -28,7 +28,7 @@ async def joined(pieces: Iterable[bytes]) -> bytes:
 
 
 def usage_json(groups: Sequence[str], rows: Sequence[Row]) -> Iterator[bytes]:
-    """One object a row, and the total."""
+    """One object a row, and the total: null over tags, for a call counts under each of its own."""
     total = Measures()
     yield b'{"data":['
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
@@ -37,7 +37,7 @@ def usage_json(groups: Sequence[str], rows: Sequence[Row]) -> Iterator[bytes]:
         objects = [_group_json(groups, place) | _measures_json(measures) for place, measures in piece]
         yield b"," * (begin > 0) + encode(objects)[1:-1]
     values = _measures_json(total)
-    yield b'],"total":' + encode({name: values[name] for name in _TOTALS}) + b"}"
+    yield b'],"total":' + encode(None if TAG in groups else {name: values[name] for name in _TOTALS}) + b"}"
 
 
 def usage_csv(groups: Sequence[str], rows: Sequence[Row]) -> Iterator[bytes]:

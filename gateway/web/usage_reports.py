@@ -10,7 +10,7 @@ from starlette.responses import Response
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import InvalidRequest, UnsupportedGrouping
 from gateway.billing.principal import Principal
-from gateway.store.cells import Cell, Measures
+from gateway.store.cells import TAG, Cell, Measures
 from gateway.store.reports import HOURS_REPORTED_MS, Reports
 from gateway.store.scopes import Scopes
 from gateway.web.periods import Periods
@@ -41,7 +41,7 @@ class UsageReports:
         Raises InvalidRequest: a date or instant that is not one, or more rows than an answer may have.
         UnsupportedGrouping: hours that are too far away.
         """
-        axis = next((group for group in groups if group in OWNERS), "org")
+        axis = next((group for group in groups if group in (*OWNERS, TAG)), "org")
         from_ms, to_ms = await self._periods.this_month_or(first, last)
         grain = _grain_of(groups)
         if grain == "hour":
@@ -90,7 +90,11 @@ def check_format(form: str) -> None:
 
 def grouping(text: str) -> tuple[str, ...]:
     """Check `group_by`: one owner (org, team, user, key) or none, with model or kind or neither, and day, month or
-    neither; hour goes with team and model. Raises UnsupportedGrouping."""
+    neither; hour goes with team and model, tag with nothing. Raises UnsupportedGrouping."""
+    if text == TAG:
+        return (TAG,)
+    if TAG in text.split(","):
+        raise UnsupportedGrouping("tag stands alone: a call counts under each of its tags.", param="group_by")
     groups = _groups_of(text, OWNERS, DETAILS, GRAINS)
     if "hour" in groups and not set(groups) <= {"team", "model", "hour"}:
         raise UnsupportedGrouping("hour goes with team and model only.", param="group_by")

@@ -47,6 +47,17 @@ def test_csv_has_every_column_and_no_total(control_plane: FakeControlPlane, caps
     )
 
 
+def test_a_report_by_tag_has_no_total(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
+    """A call counts under each of its tags: what the rows add up to is nobody's spending."""
+    rows = [{"tag": tag, "requests": 2, "cost_usd": "0.01"} for tag in ("env=prod", "project=fox")]
+    control_plane.answers("GET", "/admin/v1/usage", {"data": rows, "total": None})
+    assert 0 == main(["usage", "--group-by", "tag"])
+    assert {"group_by": "tag"} == control_plane.requests[0].query
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert ["tag", "requests", "cost", "usd"] == heading.split()
+    assert ["env=prod 2 0.01", "project=fox 2 0.01"] == [" ".join(line.split()) for line in lines]
+
+
 def test_json_is_the_report_itself(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is left out for scripts."""
     control_plane.answers("GET", "/admin/v1/usage", REPORT)

@@ -28,7 +28,7 @@ from gateway.billing.usage import Usage
 from gateway.store.adjustments import Adjustments
 from gateway.store.admission import Decision, HoldRequest
 from gateway.store.audit import Audit
-from gateway.store.cells import read_cells
+from gateway.store.cells import TAG, read_cells
 from gateway.store.connection import open_redis
 from gateway.store.credits import Credits
 from gateway.store.jobs import KEEP_MS, Job, Jobs
@@ -176,10 +176,12 @@ class Bench:
         kind: str = "chat",
         tokens: int = 0,
         images: int = 0,
+        tags: tuple[str, ...] = (),
     ) -> HoldRequest:
         hold_id = hold_id or f"h{next(self._numbers)}"
         owner = Principal(self.org, who.team, who.user, who.key)
-        return HoldRequest(hold_id, f"req-{hold_id}", owner, kind, model, amount_nano_usd, "v1", tokens, images)
+        request = HoldRequest(hold_id, f"req-{hold_id}", owner, kind, model, amount_nano_usd, "v1", tokens, images)
+        return request._replace(tags=tags)
 
     def admit(self, request: HoldRequest) -> Decision:
         return self.run(self.ledger.admit(request))
@@ -245,9 +247,11 @@ class Bench:
         credit = self.state(scope).credit
         return credit.paid_in_nano_usd, credit.spent_nano_usd, credit.held_nano_usd
 
-    def submitted_job(self, cost_nano_usd: int, who: Principal = BY_NOTEBOOK, jobid: str = "1") -> Job:
+    def submitted_job(
+        self, cost_nano_usd: int, who: Principal = BY_NOTEBOOK, jobid: str = "1", tags: tuple[str, ...] = ()
+    ) -> Job:
         """An image job, charged and bound to its owner."""
-        request = self.call(cost_nano_usd, who, model="realvision", kind="image")
+        request = self.call(cost_nano_usd, who, model="realvision", kind="image", tags=tags)
         self.admit(request)
         job = Job(jobid, f"signature-{jobid}", request, self.now_ms())
         self.run(self.jobs.bind(job, self.now_ms()))
@@ -299,10 +303,20 @@ class Bench:
             held={scope: state.held_nano_usd for scope, state in states.items()},
             credit={scope: state.credit for scope, state in states.items()},
             reported=await self._reported(entries),
+            tagged=await self._tagged(entries),
         )
 
+    async def _tagged(self, entries: Sequence[Entry]) -> dict[str, int]:
+        costs: dict[str, int] = defaultdict(int)
+        async for cell in read_cells(self.redis, self.keys, TAG, "day", self._days_of(entries), None):
+            costs[cell.id] += cell.measures.cost_nano_usd
+        return costs
+
+    def _days_of(self, entries: Sequence[Entry]) -> list[str]:
+        return sorted({period_of(self.calendar, counts_at_ms(self.calendar, entry), "day") for entry in entries})
+
     async def _reported(self, entries: Sequence[Entry]) -> dict[Scope, int]:
-        days = sorted({period_of(self.calendar, counts_at_ms(self.calendar, entry), "day") for entry in entries})
+        days = self._days_of(entries)
         reported: dict[Scope, int] = defaultdict(int)
 
         async def read(kind: ScopeKind, axis: str) -> None:

@@ -64,6 +64,7 @@ def any_entry(chance: random.Random) -> Fields:
         prompt_tokens=chance.randrange(3),
         units=chance.randrange(3),
         flags=chance.choice(([], [], ["estimated"], ["overrun"])),
+        **chance.choice(({}, {}, {"tags": ["env=prod"]}, {"tags": ["env=prod", "project=fox"]})),
     )
     entry[b"admitted"] = str(posted_ms - chance.choice((0, HOUR_MS, 60 * 24 * HOUR_MS))).encode()
     entry[b"cost"] = str(chance.choice((-7, 0, 7, 2**52))).encode()

@@ -40,7 +40,7 @@ def spent(admin: Admin, gateway: Process) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "text",
     [
-        *("org", "team", "user", "key", "model", "kind", "day", "month", "hour", "team,model", "user,kind,day"),
+        *("org", "team", "user", "key", "model", "kind", "day", "month", "hour", "tag", "team,model", "user,kind,day"),
         *("key,model,month", "month,model,team", "team,model,hour", "hour,team", "org,day"),
     ],
 )
@@ -52,7 +52,8 @@ def test_these_groupings_are_supported(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", ",", "team,", "Team", "tag", "team,user", "org,team", "model,kind", "day,month", "team,team"),
+        *("", ",", "team,", "Team", "team,user", "org,team", "model,kind", "day,month", "team,team"),
+        *("tag,day", "team,tag", "tag,tag", "tag,"),
         *("user,hour", "key,hour", "org,hour", "kind,hour", "team,kind,hour", "team model"),
     ],
 )
@@ -137,7 +138,7 @@ def test_csv_has_the_rows_of_json(admin: Admin, spent: list[dict[str, Any]]) -> 
 @pytest.mark.parametrize(
     ("params", "code", "param"),
     [
-        ({"group_by": "tag"}, "unsupported_grouping", "group_by"),
+        ({"group_by": "tag,day"}, "unsupported_grouping", "group_by"),
         ({"group_by": "hour", "from": "2020-01-01", "to": "2020-01-02"}, "unsupported_grouping", "group_by"),
         ({"group_by": "team,hour", "from": "2099-01-01", "to": "2099-01-02"}, "unsupported_grouping", "group_by"),
         ({"format": "xml"}, "invalid_request", "format"),
