@@ -163,6 +163,15 @@ def test_a_body_of_either_face_is_estimated(counter: Counter) -> None:
     assert [estimates[0]] * len(bodies) == estimates
 
 
+def test_images_of_either_face_are_estimated(counter: Counter) -> None:
+    """By `size` or by sides; of several at once what all of them cost."""
+    key = counter.admin.key("painters")["key"]
+    body = {"model": "realvision", "prompt": "A tree"}
+    one, four = (counter.estimate(key, {**body, **more}).json for more in ({"size": "512x512"}, {"n": 4}))
+    assert counter.estimate(key, IMAGE).json == one
+    assert (4, "0.006", True) == (four["images"], four["most_cost_usd"], four["admitted"])
+
+
 def test_what_the_caller_would_pay_at_most_is_heeded(counter: Counter) -> None:
     """The header of a call means the same here."""
     key = counter.admin.key("thrifty")["key"]

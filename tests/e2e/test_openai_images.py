@@ -96,6 +96,8 @@ def test_n_images_are_n_jobs_and_one_charge(painter: Painter) -> None:
     assert [("capture", 4 * PRICE_NANO_USD)] == painter.entries()
     assert ("0.006", "0.00") == painter.spent_and_held_usd()
     assert 4 == painter.submitted("Four boats")
+    series = f'gateway_images_total{{model="dreamshaper",team="{painter.team}"}} 4.0'
+    assert series in painter.admin.http.get("/metrics").text
 
 
 def test_the_cost_stands_in_the_answer_where_it_is_asked_for(painter: Painter) -> None:
@@ -211,6 +213,20 @@ def test_what_is_not_done_in_time_is_answered_as_pending(stack: Stack) -> None:
     assert f"/v1/requests/{none.request_id}" in none.error["message"]
     assert 2 * [("capture", 2 * PRICE_NANO_USD)] == painter.entries()
     assert [] == violations(read_books(stack.redis_url))
+
+
+def test_a_gateway_that_ends_waits_no_longer(stack: Stack) -> None:
+    """When its grace is over the call is answered with what there is; the job is the next gateway's."""
+    gateway = stack.gateway(grace_s="0.2", job_first_poll_s=NEVER_S)
+    painter = painter_at(stack, gateway, "ending")
+    painter.order("job_never")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(painter.ask)
+        until(painter.entries)
+        gateway.signal(signal.SIGTERM)
+        answer = running.result()
+    assert (504, "upstream_timeout") == (answer.status, answer.error["code"])
+    assert 0 == gateway.wait()
 
 
 def test_all_or_nothing_is_held(painter: Painter) -> None:
