@@ -1,5 +1,6 @@
 """The official npm client against the gateway: what `js/client.mjs` sees with nothing changed but URL and key."""
 
+import base64
 import json
 import subprocess
 from typing import Any
@@ -55,8 +56,11 @@ def test_the_models_that_a_key_may_use(face: Face) -> None:
 
 
 def test_images(face: Face) -> None:
-    """Two of them, paid for together."""
-    (answer,), _ = scenario(face.base_url, face.key(), "images", {"model": "dreamshaper", "prompt": "A lake", "n": 2})
+    """One in the answer itself; two by their URLs, paid for together."""
+    key, request = face.key(), {"model": "dreamshaper", "prompt": "A lake"}
+    (answer,), _ = scenario(face.base_url, key, "images", {**request, "response_format": "b64_json"})
+    assert [b"\x89PNG"] == [base64.b64decode(image["b64_json"])[:4] for image in answer["data"]]
+    (answer,), _ = scenario(face.base_url, key, "images", {**request, "n": 2})
     assert [True, True] == [image["url"].startswith("http") for image in answer["data"]]
     assert (2, 2 * 1_500_000) == tuple(face.last_charge()[name] for name in ("images", "cost_nano_usd"))
 

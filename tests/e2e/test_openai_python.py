@@ -1,6 +1,7 @@
 """The official Python client against the gateway, as its users have it but for URL and key."""
 
 import asyncio
+import base64
 import logging
 import re
 from typing import Any
@@ -157,6 +158,15 @@ def test_several_images_at_once(face: Face) -> None:
     assert [b"\x89PNG"] * 3 == [picture.content[:4] for picture in pictures]
     charge = face.last_charge()
     assert (3, 3 * 1_500_000, answer._request_id) == (charge["images"], charge["cost_nano_usd"], charge["request_id"])
+
+
+def test_an_image_in_the_answer_itself(face: Face) -> None:
+    """For who cannot fetch it: the same picture as at its URL."""
+    answer = face.client().images.generate(model="dreamshaper", prompt="A lake", response_format="b64_json")
+    assert answer.data is not None
+    (picture,) = answer.data
+    assert b"\x89PNG" == base64.b64decode(picture.b64_json or "")[:4]
+    assert picture.url is None
 
 
 def test_an_image_that_cannot_be_is_raised_with_the_field_that_is_wrong(face: Face) -> None:
