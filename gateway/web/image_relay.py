@@ -26,7 +26,7 @@ from gateway.web.settlement import Ending, until_answered
 from gateway.web.submissions import Submission, Submissions, first_poll_ms_of
 from gateway.wire.call import Endpoint
 from gateway.wire.charge import together
-from gateway.wire.openai_images import Failure, Picture, cost_of, failed_images, images_answer
+from gateway.wire.openai_images import Failure, Picture, failed_images, images_answer
 from gateway.wire.presentation import Presentation
 from gateway.wire.strictjson import encode
 
@@ -58,7 +58,7 @@ class ImageRelay:
         """Bring the call to its end; until its hold has ended, its lease is renewed."""
         self._services.running.begin(self._call, self._price, self._hold, self._submissions)
         try:
-            submissions = await self._submitted()
+            submissions, posting = await self._submitted()
         finally:
             self._services.running.end(self._hold.hold_id)
         jobs = await self._ended([each.job for each in submissions if each.job is not None])
@@ -66,22 +66,18 @@ class ImageRelay:
         if self._presentation.in_base64:
             pictures = await asyncio.gather(*map(self._in_base64, pictures))
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()
-        await self._answer(submissions, pictures)
+        await self._answer(submissions, pictures, posting.cost_nano_usd)
 
-    async def _submitted(self) -> list[Submission]:
+    async def _submitted(self) -> tuple[list[Submission], Posting]:
         """Submit all and end the hold by what became of them."""
         self._record.sent_at = time.perf_counter()
         submissions = await self._submissions.all()
         posting = together(self._price, [each.posting for each in submissions])
-        self._book(posting)
+        self._record.posting, self._exchange.cost_nano_usd = posting, posting.cost_nano_usd
         unbound = tuple(each.job for each in submissions if each.job is not None and not each.is_bound)
         first_poll_ms = first_poll_ms_of(unbound[0], self._services) if unbound else 0
         await self._ending.post(posting, unbound, first_poll_ms, answer=self._mark())
-        return submissions
-
-    def _book(self, posting: Posting) -> None:
-        self._record.posting = posting
-        self._exchange.cost_nano_usd = posting.cost_nano_usd
+        return submissions, posting
 
     def _mark(self) -> bytes:
         """What a repeat under the same Idempotency-Key finds until the answer is made."""
@@ -111,14 +107,17 @@ class ImageRelay:
             return replace(picture, failure=Failure("image_not_fetched", f"The picture is at its url: {fault.reason}."))
         return replace(picture, base64=(await asyncio.to_thread(base64.b64encode, data)).decode())
 
-    async def _answer(self, submissions: Sequence[Submission], pictures: Sequence[Picture]) -> None:
-        self._exchange.cost_nano_usd = cost_nano_usd = cost_of(pictures)
+    async def _answer(
+        self, submissions: Sequence[Submission], pictures: Sequence[Picture], charged_nano_usd: int
+    ) -> None:
+        refunded_nano_usd = sum(picture.refunded_nano_usd for picture in pictures)
+        self._exchange.cost_nano_usd = cost_nano_usd = charged_nano_usd - refunded_nano_usd
         if not any(picture.url for picture in pictures):
             error = _error_of(submissions, pictures, self._hold.request_id)
             await self._keep(*error_answer(error), cost_nano_usd)
             raise error
-        with_cost = self._presentation.cost_in_usage
-        answer = images_answer(self._hold.request_id, int(time.time()), pictures, with_cost=with_cost)
+        told_nano_usd = cost_nano_usd if self._presentation.cost_in_usage else None
+        answer = images_answer(self._hold.request_id, int(time.time()), pictures, told_nano_usd)
         body = await asyncio.to_thread(encode, answer) if self._presentation.in_base64 else encode(answer)
         await self._keep(200, [_JSON], body, cost_nano_usd)
         await self._exchange.answer(200, [_JSON], body)
@@ -152,8 +151,9 @@ def _pictures(submissions: Sequence[Submission], jobs: Sequence[Job], request_id
 def _picture(index: int, submission: Submission, job: Job | None, request_id: str) -> Picture:
     charged_nano_usd = submission.posting.cost_nano_usd
     if job is None:
-        error = submission.error or GatewayError("This image was not submitted.")
-        return Picture(index, failure=Failure(error.code, error.message), charged_nano_usd=charged_nano_usd)
+        error = submission.error
+        failure = None if error is None else Failure(error.code, error.message)
+        return Picture(index, failure=failure, charged_nano_usd=charged_nano_usd)
     if job.state == "success" and job.image_url:
         return Picture(index, job.image_url, charged_nano_usd=charged_nano_usd)
     return Picture(
@@ -184,7 +184,7 @@ def _error_of(submissions: Sequence[Submission], pictures: Sequence[Picture], re
             f"MiniToolAI has not finished these images yet. They are charged: GET /v1/requests/{request_id} has them "
             "once they are done; asking for them again costs again."
         )
-    elif IMAGE_FAILED in codes:
+    elif any(each.job is not None for each in submissions):
         error = ImagesFailed("MiniToolAI generated none of these images; what failed was given back.")
     else:
         error = _worst([each.error for each in submissions if each.error is not None])
@@ -196,5 +196,4 @@ def _worst(errors: Sequence[GatewayError]) -> GatewayError:
     """One that forbids a retry before any other: repeating the call may then cost again."""
     final = [error for error in errors if error.should_retry is False and not isinstance(error, UpstreamRefused)]
     refused = [error for error in errors if isinstance(error, UpstreamRefused)]
-    ours = GatewayError("The gateway has no picture for this call; its log has the cause.")
-    return next(iter([*final, *refused, *errors]), ours)
+    return [*final, *refused, *errors][0]

@@ -228,7 +228,7 @@ class Settlements:
                 await asyncio.wait({begun.reply})
                 if self._is_settled(owed, begun, began_s):
                     return
-            unbound = [job for job in owed.jobs if not await self.is_bound(job, owed.first_poll_ms)]
+            unbound = [job for job in owed.jobs if not await self.try_to_bind(job, owed.first_poll_ms)]
             settled = await until_answered(lambda: self._ledger.settle(owed.hold, owed.posting, answer=owed.answer))
             self._metrics.observe_settlement(time.perf_counter() - began_s)
             self._told(owed, settled)
@@ -261,10 +261,10 @@ class Settlements:
             return False
         return True
 
-    async def is_bound(self, job: Job, first_poll_ms: int) -> bool:
+    async def try_to_bind(self, job: Job, first_poll_ms: int) -> bool:
         """Bind an image job to its owner before its charge: who is charged can also be refunded.
 
-        False where that fails: a Redis that is full takes settlements, which free memory, and no new jobs; there the
+        False where that failed: a Redis that is full takes settlements, which free memory, and no new jobs; there the
         charge goes first.
         """
         try:

@@ -143,7 +143,7 @@ class Submissions:
             share_nano_usd=self._share_nano_usd,
             number=number,
         )
-        is_bound = await self._services.settlements.is_bound(job, first_poll_ms_of(job, self._services))
+        is_bound = await self._services.settlements.try_to_bind(job, first_poll_ms_of(job, self._services))
         return Submission(posting, job, is_bound=is_bound)
 
     def _failed(self, fault: UpstreamFault) -> Submission:

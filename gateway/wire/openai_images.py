@@ -15,7 +15,7 @@ from gateway.billing.usage import Usage
 from gateway.wire.call import Call
 from gateway.wire.fields import choice_of, integer_of, refuse_unknown, string_of
 from gateway.wire.images import ImageRules, inspect_image
-from gateway.wire.presentation import Presentation
+from gateway.wire.presentation import Presentation, usage_with_cost
 from gateway.wire.strictjson import JSON, JSONObject
 
 IMAGES_MAX = 10
@@ -90,24 +90,17 @@ class Picture:
 
 
 def images_answer(
-    request_id: str, created_s: int, pictures: Sequence[Picture], *, with_cost: bool = False
+    request_id: str, created_s: int, pictures: Sequence[Picture], cost_nano_usd: int | None = None
 ) -> dict[str, object]:
-    """OpenAI's shape, with the call's id; "failed" stands there only where something did."""
+    """OpenAI's shape, with the call's id; "failed" stands there only where something did, the cost where it is told."""
     failed = failed_images(pictures)
-    cost_nano_usd = cost_of(pictures)
-    usage = {"cost_usd": format_usd(cost_nano_usd), "cost_nano_usd": cost_nano_usd}
     return {
         "id": request_id,
         "created": created_s,
         "data": [_shown(picture) for picture in pictures if picture.url or picture.base64],
         **({"failed": failed} if failed else {}),
-        **({"usage": usage} if with_cost else {}),
+        **({} if cost_nano_usd is None else {"usage": usage_with_cost({}, cost_nano_usd)}),
     }
-
-
-def cost_of(pictures: Sequence[Picture]) -> int:
-    """What all images cost in the end, in nano-USD: what was charged less what came back."""
-    return sum(picture.charged_nano_usd - picture.refunded_nano_usd for picture in pictures)
 
 
 def failed_images(pictures: Sequence[Picture]) -> list[dict[str, object]]:

@@ -12,7 +12,6 @@ from gateway.wire.images import ImageRules
 from gateway.wire.openai_images import (
     Failure,
     Picture,
-    cost_of,
     images_answer,
     images_presentation,
     inspect_images,
@@ -111,8 +110,7 @@ def test_an_answer_has_what_there_is_and_says_what_there_is_not() -> None:
             {"index": 4, "code": "upstream_error", "message": "busy", "cost_usd": "0.00", "refunded_usd": "0.00"},
         ],
         "usage": {"cost_usd": "0.0045", "cost_nano_usd": 4_500_000},
-    } == images_answer("req-1", 7, PICTURES, with_cost=True)
-    assert 4_500_000 == cost_of(PICTURES)
+    } == images_answer("req-1", 7, PICTURES, 4_500_000)
 
 
 def test_an_answer_without_a_failure_does_not_speak_of_any() -> None:
