@@ -141,6 +141,9 @@ def test_of_four_one_fails_and_gives_back_its_share(painter: Painter) -> None:
     assert [("capture", 4 * PRICE_NANO_USD), ("refund", -PRICE_NANO_USD)] == painter.entries()
     assert "0.0045" == answer.headers["x-gateway-cost-usd"]
     assert ("0.0045", "0.00") == painter.spent_and_held_usd()
+    ours = [line for line in painter.stack.bill()["lines"] if line["request_id"].startswith(answer.request_id)]
+    assert {f"{answer.request_id}-{number}" for number in range(1, 5)} == {line["request_id"] for line in ours}
+    assert 3 * PRICE_NANO_USD == sum(line["generated_nano_usd"] for line in ours)
 
 
 @pytest.mark.parametrize(
