@@ -199,7 +199,7 @@ def _claim_of(event: bytes) -> _Claim | None:
         return None
     try:
         claim = _claims.decode(event)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # broken, or no object: no claim
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # broken, or no object: no claim
         return None
     return None if bytes(claim.usage) == b"null" else claim
 
@@ -208,7 +208,7 @@ def _valid_usage(claimed: msgspec.Raw, usage_max: Usage) -> Usage | None:
     """The usage, if both counts are whole numbers that this call can have used."""
     try:
         counts = msgspec.json.decode(claimed)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # a number too large to be a number
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a number too large to be a number
         return None
     if not isinstance(counts, dict):
         return None
@@ -238,6 +238,6 @@ def _is_chunk(event: bytes) -> bool:
 def _is_json(body: bytearray) -> bool:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True

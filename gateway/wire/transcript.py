@@ -73,7 +73,7 @@ def _joined(events: Iterable[bytes]) -> dict[int, str]:
 def _texts_of(event: bytes) -> Iterator[tuple[int, str]]:
     try:
         chunk = _chunks.decode(event)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     for choice in chunk.choices:
         said = choice.delta or choice.message

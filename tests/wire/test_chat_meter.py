@@ -95,6 +95,21 @@ def test_no_bytes_raise(body: bytes) -> None:
     assert metered(PLAIN, b"\n\n", body).outcome().usage is not None
 
 
+@pytest.mark.parametrize(
+    "deep",
+    [
+        f'{{"choices":[],"usage":{"[" * 100_000}{"]" * 100_000}}}',
+        f'{{"choices":[],"x":{"[" * 100_000}{"]" * 100_000},"usage":{{"prompt_tokens":1,"completion_tokens":1}}}}',
+        f'{{"choices":[{{"delta":{{"content":"a","x":{"[" * 100_000}{"]" * 100_000}}}}}]}}',
+    ],
+)
+def test_no_depth_raises(deep: str) -> None:
+    """What is nested past all reading claims nothing and says nothing; the bill comes from the rest."""
+    assert "Ok." == metered(stream(*SPOKEN, deep, DONE)).outcome().text
+    assert KNOWN == metered(stream(deep), PLAIN).outcome()
+    assert metered(deep.encode()).outcome().usage is None
+
+
 @pytest.mark.parametrize("at", range(0, len(PLAIN), 7))
 def test_a_truncated_answer_never_claims_more_than_it_says(at: int) -> None:
     """A cut answer is estimated from what came, until the usage has come."""
