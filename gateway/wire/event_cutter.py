@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from gateway.wire.sse import EVENT_BYTES_MAX
 
-_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_BLANK_LINE = re.compile(rb"[\n\r](?:\r\n?|(?<=\n)\n)")
+"""A blank line with the last byte of the line end before it: an LF behind a CR would only end that line."""
 _BLANK_LINE_LAST = re.compile(_BLANK_LINE.pattern + rb"\Z")
-_LINE_END_BYTES_MAX = 2
 
 
 class Piece(NamedTuple):
@@ -51,7 +51,7 @@ class EventCutter:
         while blank := _BLANK_LINE.search(self._rest, self._searched):
             pieces.append(self._taken(blank.end()))
             self._after_cr = not self._rest and pieces[-1].data.endswith(b"\r")
-        self._searched = max(0, len(self._rest) - _LINE_END_BYTES_MAX)
+        self._searched = max(0, len(self._rest) - 1)
         if len(self._rest) > self._event_bytes_max:
             pieces.append(self._part())
         return pieces
@@ -68,9 +68,9 @@ class EventCutter:
         return piece
 
     def _part(self) -> Piece:
-        """All that is there of an event that is too long; its last line end is needed to find its blank line."""
+        """All that is there of an event that is too long; its last byte is needed to find its blank line."""
         part = bytes(self._rest[self._passed :])
-        del self._rest[:-_LINE_END_BYTES_MAX]
+        del self._rest[:-1]
         self._passed = len(self._rest)
         self._searched = 0
         return Piece(part, is_event=False)

@@ -1,5 +1,7 @@
 """A stream of chat events as OpenAI's clients want it: without its usage, or with the cost, or both."""
 
+import re
+
 import msgspec
 
 from gateway.billing.money import format_usd
@@ -31,10 +33,15 @@ class Filtered:
 
     def feed(self, chunk: bytes) -> bytes:
         data = self._mask.feed(chunk)
-        if self._nothing_to_decide(data):
-            self._tail = data[-_TAIL_BYTES:]
-            return data
-        return b"".join([self._take(piece) for piece in self._cutter.feed(data)])
+        first = b""
+        if not self._cutter.is_between_events and b"\n\n" in data:
+            border = data.index(b"\n\n") + 2
+            first, data = self._take_all(data[:border]), data[border:]
+        plain = self._plain_bytes(data) if self._cutter.is_between_events else 0
+        if not plain:
+            return first + self._take_all(data)
+        self._dropped = False
+        return first + self._show(data[:plain]) + self._take_all(data[plain:])
 
     def end(self, cost_nano_usd: int, *, whole: bool) -> bytes:
         pieces = self._cutter.feed(self._mask.rest())
@@ -44,16 +51,22 @@ class Filtered:
         shown = b"".join([self._take(piece) for piece in pieces if piece.data])
         return shown + self._closing(cost_nano_usd) if self._asked.with_cost else shown
 
-    def _nothing_to_decide(self, data: bytes) -> bool:
-        """Whether these are whole events, none of them the usage or one that waits: nearly always."""
-        return (
-            self._cutter.is_between_events
-            and data.endswith(b"\n\n")
-            and not self._held
-            and len(data) <= self._held_bytes_max
-            and data.count(b'"usage"') == data.count(b'"usage":null')
-            and not (self._asked.with_cost and _DONE in data)
-        )
+    def _plain_bytes(self, data: bytes) -> int:
+        """How many of the first bytes are whole events of which none may be the usage, or wait: nearly always all.
+
+        They need not be cut: what costs little for one event adds up over the hundreds of a burst.
+        """
+        if self._held or b"\r" in data:
+            return 0
+        end = len(data)
+        if data.count(b'"usage"') != data.count(b'"usage":null') or (self._asked.with_cost and _DONE in data):
+            notable = _NOTABLE.search(data)
+            end = notable.start() if notable else end
+        border = data.rfind(b"\n\n", 0, end)
+        return border + 2 if border >= 0 else 0
+
+    def _take_all(self, data: bytes) -> bytes:
+        return b"".join([self._take(piece) for piece in self._cutter.feed(data)]) if data else b""
 
     def _take(self, piece: Piece) -> bytes:
         """What of it may be shown now."""
@@ -115,6 +128,7 @@ class Filtered:
 
 
 _DONE = b"[DONE]"
+_NOTABLE = re.compile(rb'"usage"(?!:null)|\[DONE\]')
 _TAIL_BYTES = 4
 
 
