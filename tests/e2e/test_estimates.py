@@ -152,6 +152,8 @@ def test_an_estimate_says_all_there_is_to_a_call(counter: Counter) -> None:
         "admitted": True,
         "refusal": None,
     } == counter.estimate(key, IMAGE).json
+    several = counter.estimate(key, {"model": "realvision", "prompt": "A tree", "n": 3, "size": "512x512"}).json
+    assert (3, 4_500_000, True) == tuple(several[name] for name in ("images", "most_cost_nano_usd", "admitted"))
 
 
 def test_a_body_of_either_face_is_estimated(counter: Counter) -> None:
