@@ -1,6 +1,7 @@
 """The price schedule in Redis: one for all gateways, changed at one instant by one clock, never backwards."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -113,6 +114,23 @@ def test_a_file_that_contradicts_the_books_stops_the_start(bench: Bench) -> None
     with pytest.raises(PriceContradiction, match=r"realvision without a date"):
         seeded(bench, image(5, model="new"), image(11))
     assert before == bench.everything()
+
+
+def test_books_that_were_begun_before_there_were_rules_for_images_go_on_without(bench: Bench) -> None:
+    """A file that brings one neither stops the start nor writes anything; a change that names one brings it in."""
+    plain = ModelPrice("mini", "chat", 1, 1, 2, 0, 1000, 100, 85, 1445)
+    seeded(bench, DatedPrice("mini", "chat", ALWAYS_MS, plain))
+    before = bench.everything()
+    books = seeded(bench, DatedPrice("mini", "chat", ALWAYS_MS, replace(plain, image_tile_tokens=170)))
+    assert before == bench.everything()
+    assert plain == books.latest(ORG).of("mini", "chat")
+    rates = {"input_usd_per_million": "1", "output_usd_per_million": "2"}
+    brings = PriceChange("p1", "mini", "chat", bench.now_ms() + HOUR_MS, {**rates, "image_tile_tokens": 170})
+    assert 170 == getattr(entered(bench, books, brings).dated.price, "image_tile_tokens", None)
+    version = lines(bench)[-1].split()[1]
+    kept = bench.run(seeded(bench).list_of(ORG, version))
+    assert kept is not None
+    assert (version, 170) == (kept.version, kept.of("mini", "chat").image_tile_tokens)
 
 
 def test_a_price_to_come_is_in_force_from_its_instant_for_everybody(bench: Bench) -> None:
