@@ -19,14 +19,20 @@ from starlette.types import Receive, Scope, Send
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import GatewayError
 from gateway.billing.price_schedule import PriceSchedule
-from gateway.billing.principal import ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.call_log import call_log
 from gateway.counting.counter import Counter
 from gateway.dashboard.figures import Figures
 from gateway.dashboard.logins import Logins
 from gateway.dashboard.pages import Dashboard
-from gateway.metrics import Metrics
+from gateway.parts import (
+    call_limits_of,
+    endpoints_of,
+    metrics_of,
+    poll_rules_of,
+    scrape_bounds_of,
+    upstream_of,
+)
 from gateway.settings import WEEKDAYS, Settings
 from gateway.shared_metrics import Share
 from gateway.store.adjustments import Adjustments
@@ -46,19 +52,17 @@ from gateway.store.refusals import Refusals
 from gateway.store.reports import Projector, Reports
 from gateway.store.requests import Requests
 from gateway.store.scopes import Principals, Scopes, ensure_organisation
-from gateway.store.scripts import SCRIPTS, RedisScripts
+from gateway.store.scripts import RedisScripts
 from gateway.store.sessions import Sessions
 from gateway.store.spool import Spool
 from gateway.store.upstream_account import UpstreamAccounts
-from gateway.upstream.choice import leg_to
-from gateway.upstream.leg import UpstreamLeg
 from gateway.upstream.pictures import PictureFetcher
 from gateway.web.adjustments import AdjustmentDesk
 from gateway.web.admin import scope_routes
 from gateway.web.auth import Authenticator
 from gateway.web.books import Books
 from gateway.web.credits import CreditDesk
-from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, OPENAI_IMAGES, endpoints, estimated, path_table
+from gateway.web.dataplane import JOBS, OPENAI_IMAGES, estimated, path_table
 from gateway.web.estimates import ESTIMATE, Estimates
 from gateway.web.exchange import Exchange, Line
 from gateway.web.folding import relay_of
@@ -70,7 +74,7 @@ from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
 from gateway.web.models import Models
 from gateway.web.own_usage import OwnUsage
-from gateway.web.polls import JobDesk, JobPoller, PollHandler, PollRules
+from gateway.web.polls import JobDesk, JobPoller, PollHandler
 from gateway.web.prices import PriceDesk
 from gateway.web.protocol import DataPlane, Handler
 from gateway.web.proxy import NewRelay, Proxy, new_request_id
@@ -78,13 +82,11 @@ from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
 from gateway.web.requests import OwnRequests
 from gateway.web.scrape import LedgerScrape
-from gateway.web.services import CallLimits, Services, UpstreamKey
+from gateway.web.services import Services, UpstreamKey
 from gateway.web.settlement import Settlements, Tasks
 from gateway.web.upstream_account import UpstreamDesk
 from gateway.web.usage_reports import UsageReports
 from gateway.wire.call import Endpoint
-from gateway.wire.chat import ChatRules
-from gateway.wire.images import ImageRules
 
 log = logging.getLogger("gateway.app")
 
@@ -117,7 +119,7 @@ class Gateway:
         """Why the gateway could not start; empty while it could."""
         self._settings, self._listed = settings, prices
         self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
-        metrics = _metrics(settings, prices, share, log_line)
+        metrics = metrics_of(settings, prices, share, log_line)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
         calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
         self._hot = MultiplexedScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
@@ -136,7 +138,7 @@ class Gateway:
             PriceBooks(self._redis, scripts),
             ledger,
             jobs,
-            _upstream(settings),
+            upstream_of(settings),
             keys,
             Answers(self._redis),
             RunningCalls(leases, settings.lease_s, counter.count),
@@ -144,11 +146,11 @@ class Gateway:
             tasks,
             metrics,
             Refusals(self._redis, calendar),
-            _limits(settings),
+            call_limits_of(settings),
             counter,
         )
-        self._desk = JobDesk(_poll_rules(settings), self.services)
-        self._billed = (*_endpoints(settings), *extra_endpoints)
+        self._desk = JobDesk(poll_rules_of(settings), self.services)
+        self._billed = (*endpoints_of(settings), *extra_endpoints)
         self.data_plane = _data_plane(settings, self._billed, self.services, self._desk)
         reports = Reports(self._redis, scripts, ledger, calendar)
         self._projector = Projector(reports, (DEFAULT_ORG,))
@@ -160,7 +162,7 @@ class Gateway:
         auth, ledger, prices = services.auth, services.ledger, services.prices
         accounts = UpstreamAccounts(self._redis, scripts)
         reconciliations = Reconciliations(self._redis, scripts, reports)
-        bounds = _scrape_bounds(settings)
+        bounds = scrape_bounds_of(settings)
         memory = partial(memory_use, self._redis)
         scrape = LedgerScrape(ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, bounds, memory)
         sessions = Sessions(self._redis)
@@ -289,60 +291,3 @@ def _data_plane(settings: Settings, billed: tuple[Endpoint, ...], services: Serv
         return Exchange(line, new_request_id(), write_timeout_s)
 
     return DataPlane(path_table(handlers), new_exchange)
-
-
-def _upstream(settings: Settings) -> UpstreamLeg:
-    return leg_to(
-        settings.upstream_base_url,
-        connect_timeout_s=settings.upstream_connect_timeout_s,
-        answer_timeout_s=settings.upstream_answer_timeout_s,
-        connections_max=settings.upstream_connections_max,
-    )
-
-
-def _metrics(
-    settings: Settings, prices: PriceSchedule, share: Share | None, log_line: Callable[[str], None]
-) -> Metrics:
-    bounds = settings.metrics_teams_max, settings.metrics_users_max
-    return Metrics(*bounds, share, models=prices.models(), scripts=SCRIPTS, log_line=log_line)
-
-
-def _scrape_bounds(settings: Settings) -> dict[ScopeKind, int]:
-    return {"organisation": 1, "team": settings.metrics_teams_max, "user": settings.metrics_users_max}
-
-
-def _limits(settings: Settings) -> CallLimits:
-    return CallLimits(
-        body_bytes_max=settings.body_bytes_max,
-        body_timeout_s=settings.body_timeout_s,
-        whole_answer_bytes_max=settings.whole_answer_bytes_max,
-        client_write_timeout_s=settings.client_write_timeout_s,
-        drain_s=settings.drain_s,
-        drain_bytes_max=settings.drain_bytes_max,
-        # Clients that leave must not take the connections of those who stay.
-        drains_max=max(1, settings.upstream_connections_max // 2),
-        settle_wait_s=settings.settle_wait_s,
-        job_first_poll_s=settings.job_first_poll_s,
-    )
-
-
-def _poll_rules(settings: Settings) -> PollRules:
-    return PollRules(
-        path=JOBS,
-        upstream_path=settings.job_path,
-        error_fields=IMAGE_ERROR_FIELDS,
-        refund_failed=settings.refund_failed_images,
-        first_s=settings.job_first_poll_s,
-        longest_s=settings.job_longest_poll_s,
-        abandon_s=settings.job_abandon_s,
-    )
-
-
-def _endpoints(settings: Settings) -> tuple[Endpoint, ...]:
-    chat = ChatRules(
-        roles=settings.chat_roles,
-        extra_fields=frozenset(settings.chat_extra_fields),
-        max_completion_tokens_default=settings.max_completion_tokens_default,
-    )
-    images = ImageRules(schedulers=settings.image_schedulers)
-    return endpoints(chat, images, chat_path=settings.chat_path, image_path=settings.image_path)
