@@ -28,6 +28,7 @@ from gateway.dashboard.pages import Dashboard
 from gateway.parts import (
     call_limits_of,
     endpoints_of,
+    inspections_of,
     metrics_of,
     poll_rules_of,
     scrape_bounds_of,
@@ -73,6 +74,7 @@ from gateway.web.job_watch import JobWatch
 from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
 from gateway.web.models import Models
+from gateway.web.openapi.document import Reference
 from gateway.web.own_usage import OwnUsage
 from gateway.web.polls import JobDesk, JobPoller, PollHandler
 from gateway.web.prices import PriceDesk
@@ -185,6 +187,7 @@ class Gateway:
             *AdjustmentDesk(auth, Adjustments(scripts, calendar), scopes).routes(),
             *QuarantineDesk(auth, Quarantine(self._redis, scripts)).routes(),
             *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),
+            *Reference(*inspections_of(settings)).routes(),
             *Dashboard(auth, sessions, logins, figures, calendar.zone).routes(),
         )
 

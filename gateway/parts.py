@@ -66,10 +66,14 @@ def poll_rules_of(settings: Settings) -> PollRules:
 
 
 def endpoints_of(settings: Settings) -> tuple[Endpoint, ...]:
+    return endpoints(*inspections_of(settings), chat_path=settings.chat_path, image_path=settings.image_path)
+
+
+def inspections_of(settings: Settings) -> tuple[ChatRules, ImageRules]:
+    """What calls are checked by."""
     chat = ChatRules(
         roles=settings.chat_roles,
         extra_fields=frozenset(settings.chat_extra_fields),
         max_completion_tokens_default=settings.max_completion_tokens_default,
     )
-    images = ImageRules(schedulers=settings.image_schedulers)
-    return endpoints(chat, images, chat_path=settings.chat_path, image_path=settings.image_path)
+    return chat, ImageRules(schedulers=settings.image_schedulers)
