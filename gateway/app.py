@@ -8,14 +8,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import GatewayError
 from gateway.billing.price_schedule import PriceSchedule
@@ -31,6 +30,7 @@ from gateway.parts import (
     inspections_of,
     metrics_of,
     poll_rules_of,
+    proxies_of,
     scrape_bounds_of,
     upstream_of,
 )
@@ -61,6 +61,7 @@ from gateway.upstream.pictures import PictureFetcher
 from gateway.web.adjustments import AdjustmentDesk
 from gateway.web.admin import scope_routes
 from gateway.web.auth import Authenticator
+from gateway.web.bad_keys import BadKeys
 from gateway.web.books import Books
 from gateway.web.credits import CreditDesk
 from gateway.web.dataplane import JOBS, OPENAI_IMAGES, estimated, path_table
@@ -71,6 +72,7 @@ from gateway.web.health import Health
 from gateway.web.http import answer_gateway_error, answer_http_error
 from gateway.web.image_relay import ImageRelay
 from gateway.web.job_watch import JobWatch
+from gateway.web.leaked_keys import KeyInURL
 from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
 from gateway.web.models import Models
@@ -126,11 +128,11 @@ class Gateway:
         calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
         self._hot = MultiplexedScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
         ledger = Ledger(self._redis, self._hot, calendar, settings.lease_s, self._hot)
-        jobs = Jobs(self._redis, scripts)
-        self._scopes = Scopes(self._redis, scripts)
+        jobs, self._scopes = Jobs(self._redis, scripts), Scopes(self._redis, scripts)
         tasks, counter = Tasks(), Counter()
         keys = {DEFAULT_ORG: UpstreamKey(settings.upstream_api_key)}
-        auth = Authenticator(Principals(self._hot.get), self._scopes, admin_key, keys, DEFAULT_ORG, calendar)
+        principals, bad_keys = Principals(self._hot.get), BadKeys(proxies_of(settings))
+        auth = Authenticator(principals, self._scopes, admin_key, keys, DEFAULT_ORG, calendar, bad_keys)
         self._spool = Spool(Path(settings.data_dir) / "spool")
         settlements = Settlements(ledger, jobs, tasks, metrics, self._spool, settings.settle_wait_s)
         leases = Leases(self._redis, self._hot, ledger, settings.lease_s, charge_whole=settings.charges_whole_holds)
@@ -168,7 +170,7 @@ class Gateway:
         memory = partial(memory_use, self._redis)
         scrape = LedgerScrape(ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, bounds, memory)
         sessions = Sessions(self._redis)
-        logins = Logins(auth, sessions, services.metrics, tuple(map(ip_network, settings.trusted_proxies)))
+        logins = Logins(auth, sessions, services.metrics, auth.bad_keys.guesses, proxies_of(settings))
         usage_reports = UsageReports(reports, scopes, calendar)
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
         return _router(
@@ -271,8 +273,8 @@ class Gateway:
         await self._redis.aclose()
 
 
-def _router(*routes: Route) -> Starlette:
-    """Routes whose errors all have the one shape."""
+def _router(*routes: RuledRoute) -> Starlette:
+    """Routes that say who may use them; their errors all have the one shape."""
     handlers = {
         GatewayError: answer_gateway_error,
         HTTPException: answer_http_error,
@@ -293,4 +295,4 @@ def _data_plane(settings: Settings, billed: tuple[Endpoint, ...], services: Serv
     def new_exchange(line: Line) -> Exchange:
         return Exchange(line, new_request_id(), write_timeout_s)
 
-    return DataPlane(path_table(handlers), new_exchange)
+    return DataPlane(path_table(handlers), new_exchange, KeyInURL(services))

@@ -1,9 +1,11 @@
 """Parts of the gateway that are made of the settings alone: what `app` builds everything else around."""
 
 from collections.abc import Callable
+from ipaddress import ip_network
 
 from gateway.billing.price_schedule import PriceSchedule
 from gateway.billing.principal import ScopeKind
+from gateway.brake import Network
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.shared_metrics import Share
@@ -51,6 +53,11 @@ def call_limits_of(settings: Settings) -> CallLimits:
         settle_wait_s=settings.settle_wait_s,
         job_first_poll_s=settings.job_first_poll_s,
     )
+
+
+def proxies_of(settings: Settings) -> tuple[Network, ...]:
+    """Those whose X-Forwarded-For is believed."""
+    return tuple(map(ip_network, settings.trusted_proxies))
 
 
 def poll_rules_of(settings: Settings) -> PollRules:

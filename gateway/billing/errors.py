@@ -222,6 +222,12 @@ class RateLimitExceeded(GatewayError):
     code = "rate_limit_exceeded"
 
 
+class TooManyBadKeys(RateLimitExceeded):
+    """An address has shown too many keys that are not valid; sending the same one again would not help."""
+
+    should_retry = False
+
+
 class ConcurrencyLimitExceeded(RateLimitExceeded):
     code = "concurrency_limit_exceeded"
 

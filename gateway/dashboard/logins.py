@@ -15,14 +15,17 @@ from gateway.store.sessions import Sessions
 
 
 class Logins:
-    """`proxies` are those whose X-Forwarded-For is believed."""
+    """`brake` counts what fails, here and at other doors to the same keys. `proxies`: whose X-Forwarded-For is
+    believed."""
 
-    def __init__(self, door: Door, sessions: Sessions, metrics: Metrics, proxies: Collection[Network]) -> None:
+    def __init__(
+        self, door: Door, sessions: Sessions, metrics: Metrics, brake: Brake, proxies: Collection[Network]
+    ) -> None:
         self._door = door
         self._sessions = sessions
         self._metrics = metrics
         self._proxies = proxies
-        self._brake = Brake()
+        self._brake = brake
 
     async def open(self, request: Request, secret: str) -> str:
         """The token of a new session for the owner of a key.

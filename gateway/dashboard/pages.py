@@ -6,8 +6,8 @@ from datetime import tzinfo
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.errors import AuthenticationError, GatewayError, InvalidRequest, NotFound, ScopeBlocked
 from gateway.billing.principal import SCOPE_ID, Scope, ScopeKind
 from gateway.dashboard import answers, words
@@ -54,20 +54,20 @@ class Dashboard:
         self._languages = load_languages(zone)
         self._static = answers.load_static_files()
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         return [
-            Route("/dashboard/static/{name}", self._static_file, methods=["GET"]),
-            Route(LOGIN, self._login_form, methods=["GET"]),
-            Route(LOGIN, self._login, methods=["POST"]),
-            Route("/dashboard/logout", self._logout, methods=["POST"]),
-            Route(HOME, self._guarded(self._home), methods=["GET"]),
-            Route("/dashboard/{list}", self._guarded(self._list), methods=["GET"]),
-            Route("/dashboard/{list}/{id}", self._guarded(self._one), methods=["GET"]),
-            Route("/dashboard/{rest:path}", self._guarded(self._nothing), methods=["GET"]),
+            RuledRoute("GET", "/dashboard/static/{name}", "anyone", self._static_file),
+            RuledRoute("GET", LOGIN, "anyone", self._login_form),
+            RuledRoute("POST", LOGIN, "anyone", self._login),
+            RuledRoute("POST", "/dashboard/logout", "anyone", self._logout),
+            self._guarded(HOME, self._home),
+            self._guarded("/dashboard/{list}", self._list),
+            self._guarded("/dashboard/{list}/{id}", self._one),
+            self._guarded("/dashboard/{rest:path}", self._nothing),
         ]
 
-    def _guarded(self, handler: Page) -> Callable[[Request], Awaitable[Response]]:
-        """A page for those who are logged in; everyone else is sent to the form.
+    def _guarded(self, path: str, handler: Page) -> RuledRoute:
+        """The route of a page for those who are logged in; everyone else is sent to the form.
 
         The key that opened the session is looked up each time: one that is revoked or blocked sees nothing any more.
         """
@@ -88,7 +88,7 @@ class Dashboard:
                 return self._fault(language, error.status)
             return self._remember_language(answer, request)
 
-        return endpoint
+        return RuledRoute("GET", path, "visitor", endpoint)
 
     async def _visitor(self, request: Request) -> Visitor | None:
         session = await self._sessions.find(request.cookies.get(answers.SESSION_COOKIE, ""))

@@ -2,14 +2,14 @@
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.adjustment import Adjustment, NotAdjusted
 from gateway.billing.errors import GatewayError, InvalidRequest, NotFound
 from gateway.billing.money import format_usd
 from gateway.store.adjustments import Adjustments
 from gateway.store.scopes import Scopes
-from gateway.web.admin import WRITERS, own_org
+from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.errors import scope_name
 from gateway.web.http import guarded, json_fields
@@ -25,8 +25,8 @@ class AdjustmentDesk:
         self._adjustments = adjustments
         self._scopes = scopes
 
-    def routes(self) -> list[Route]:
-        return [Route("/admin/v1/adjustments", guarded(self._auth, WRITERS, self._adjust), methods=["POST"])]
+    def routes(self) -> list[RuledRoute]:
+        return [guarded("POST", "/admin/v1/adjustments", self._auth, "writer", self._adjust)]
 
     async def _adjust(self, request: Request, caller: Caller) -> Response:
         adjustment_id = idempotent_id("adjustment", request, caller)

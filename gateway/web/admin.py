@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import Budget, Calendar, Spans, instant
 from gateway.billing.errors import (
     AlreadyExists,
@@ -26,7 +26,6 @@ from gateway.billing.money import format_usd
 from gateway.billing.principal import (
     SCOPE_ID,
     SECRET_CHARS,
-    Role,
     Scope,
     ScopeKind,
     digest_of,
@@ -40,14 +39,11 @@ from gateway.web.http import Handler, guarded, json_fields, json_response, limit
 from gateway.web.idempotency import answer_once, asked_once
 from gateway.wire.scopes import budget_json, changed_settings, new_settings, settings_json
 
-READERS: frozenset[Role] = frozenset({"admin", "auditor"})
-WRITERS: frozenset[Role] = frozenset({"admin"})
-
 _LETTERS = string.ascii_letters + string.digits
 _CHANGE_TRIES = 5
 
 
-def scope_routes(auth: Authenticator, scopes: Scopes, calendar: Calendar) -> list[Route]:
+def scope_routes(auth: Authenticator, scopes: Scopes, calendar: Calendar) -> list[RuledRoute]:
     """Routes of all four kinds of scope."""
     kinds: dict[str, ScopeKind] = {"organisations": "organisation", "teams": "team", "users": "user", "keys": "key"}
     return [
@@ -66,23 +62,23 @@ class ScopeResource:
         self._scopes = scopes
         self._calendar = calendar
 
-    def routes(self, path: str) -> list[Route]:
+    def routes(self, path: str) -> list[RuledRoute]:
         one = path + "/{id}"
         actions = [
-            Route(f"{one}/block", guarded(self._auth, WRITERS, self._set(blocked=True)), methods=["POST"]),
-            Route(f"{one}/unblock", guarded(self._auth, WRITERS, self._set(blocked=False)), methods=["POST"]),
+            guarded("POST", f"{one}/block", self._auth, "writer", self._set(blocked=True)),
+            guarded("POST", f"{one}/unblock", self._auth, "writer", self._set(blocked=False)),
         ]
         if self._kind == "key":
             actions += [
-                Route(f"{one}/revoke", guarded(self._auth, WRITERS, self._revoke), methods=["POST"]),
-                Route(one, guarded(self._auth, WRITERS, self._revoke), methods=["DELETE"]),
+                guarded("POST", f"{one}/revoke", self._auth, "writer", self._revoke),
+                guarded("DELETE", one, self._auth, "writer", self._revoke),
             ]
         return [
-            Route(path, guarded(self._auth, READERS, self._page), methods=["GET"]),
-            Route(path, guarded(self._auth, WRITERS, self._create), methods=["POST"]),
+            guarded("GET", path, self._auth, "reader", self._page),
+            guarded("POST", path, self._auth, "writer", self._create),
             *actions,
-            Route(one, guarded(self._auth, READERS, self._get), methods=["GET"]),
-            Route(one, guarded(self._auth, WRITERS, self._patch), methods=["PATCH"]),
+            guarded("GET", one, self._auth, "reader", self._get),
+            guarded("PATCH", one, self._auth, "writer", self._patch),
         ]
 
     async def _create(self, request: Request, caller: Caller) -> Response:

@@ -15,6 +15,7 @@ from gateway.billing.principal import Principal, Role, Scope, digest_of, organis
 from gateway.store.admission import Refused
 from gateway.store.packed import ScopeState, tightest
 from gateway.store.scopes import Principals, Scopes
+from gateway.web.bad_keys import BadKeys
 from gateway.web.errors import refusal
 
 SEE_ORGANISATION: frozenset[Role] = frozenset({"admin", "auditor"})
@@ -47,6 +48,7 @@ class Authenticator:
         orgs: Collection[str],
         default_org: str,
         calendar: Calendar,
+        bad_keys: BadKeys | None = None,
     ) -> None:
         self._principals = principals
         self._scopes = scopes
@@ -54,6 +56,7 @@ class Authenticator:
         self._orgs = orgs
         self._default_org = default_org
         self._calendar = calendar
+        self.bad_keys = bad_keys or BadKeys()
 
     async def principal(self, authorization: bytes | None, x_api_key: bytes | None) -> Principal:
         """The owner of the sub-key a call carries.

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import Calendar, instant
 from gateway.billing.errors import InvalidRequest
 from gateway.billing.ledger import Entry, OpenHold
@@ -15,7 +15,6 @@ from gateway.billing.money import format_usd
 from gateway.store.ledger import Ledger
 from gateway.store.periods import counts_at_ms, for_period
 from gateway.store.scopes import Scopes
-from gateway.web.admin import READERS
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.http import guarded, json_response, limit_of, query
 from gateway.web.periods import Periods
@@ -44,12 +43,12 @@ class Books:
         self._calendar = calendar
         self._periods = Periods(scopes, calendar)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         return [
-            Route("/admin/v1/usage", guarded(self._auth, READERS, self._usage), methods=["GET"]),
-            Route("/admin/v1/ledger", guarded(self._auth, READERS, self._entries), methods=["GET"]),
-            Route("/admin/v1/credits", guarded(self._auth, READERS, self._credits), methods=["GET"]),
-            Route("/admin/v1/holds", guarded(self._auth, READERS, self._holds), methods=["GET"]),
+            guarded("GET", "/admin/v1/usage", self._auth, "reader", self._usage),
+            guarded("GET", "/admin/v1/ledger", self._auth, "reader", self._entries),
+            guarded("GET", "/admin/v1/credits", self._auth, "reader", self._credits),
+            guarded("GET", "/admin/v1/holds", self._auth, "reader", self._holds),
         ]
 
     async def _usage(self, request: Request, caller: Caller) -> Response:

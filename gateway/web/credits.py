@@ -2,8 +2,8 @@
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import instant
 from gateway.billing.credit import NotPaid, Payment
 from gateway.billing.errors import (
@@ -17,7 +17,7 @@ from gateway.billing.scope import ScopeSettings
 from gateway.store.alerts import Alert, Alerts
 from gateway.store.credits import Credits
 from gateway.store.scopes import Scopes
-from gateway.web.admin import READERS, WRITERS, own_org
+from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.errors import scope_name
@@ -35,10 +35,10 @@ class CreditDesk:
         self._alerts = alerts
         self._scopes = scopes
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         return [
-            Route("/admin/v1/credits", guarded(self._auth, WRITERS, self._pay), methods=["POST"]),
-            Route("/admin/v1/alerts", guarded(self._auth, READERS, self._page), methods=["GET"]),
+            guarded("POST", "/admin/v1/credits", self._auth, "writer", self._pay),
+            guarded("GET", "/admin/v1/alerts", self._auth, "reader", self._page),
         ]
 
     async def _pay(self, request: Request, caller: Caller) -> Response:

@@ -36,10 +36,11 @@ async def _run(
     except ClientLeft:
         record.error = "client_left"
     except GatewayError as error:
-        record.error = error.code
+        answered = services.auth.bad_keys.answer_to(error, *exchange.origin())
+        record.error = answered.code
         if record.sent_at is None:
-            record.refused_at = str(error.details.get("scope", NONE))
-        await exchange.answer_error(error, error_fields)
+            record.refused_at = str(answered.details.get("scope", NONE))
+        await exchange.answer_error(answered, error_fields)
     except Exception:  # the process's edge: a fault of ours is logged and counted, and the caller hears of it
         log.exception("call %s failed", exchange.request_id)
         record.error = GatewayError.code

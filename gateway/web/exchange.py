@@ -41,6 +41,10 @@ class Line(Protocol):
     write: Callable[[bytes], None]
     """Hands bytes over; never waits."""
 
+    @property
+    def peer(self) -> str | None:
+        """The address that is connected; None where it has none."""
+
     def is_full(self) -> bool:
         """Whether the client has stopped taking what was written."""
 
@@ -99,6 +103,10 @@ class Exchange:
     def headers(self, name: bytes) -> list[bytes]:
         """All values of a header (lower-case name)."""
         return [value for key, value in self._line.headers if key == name] if name in self._first else []
+
+    def origin(self) -> tuple[str | None, str]:
+        """Who is connected, and whom X-Forwarded-For says to stand behind."""
+        return self._line.peer, b",".join(self.headers(b"x-forwarded-for")).decode("latin-1")
 
     async def json_body(self, body_bytes_max: int, timeout_s: float) -> bytes:
         """Read the whole body.

@@ -1,16 +1,17 @@
 """Is this process alive, may it be sent calls, and what has it counted."""
 
+import hmac
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.errors import InvalidAPIKey, LedgerUnavailable
 from gateway.billing.principal import digest_of
 from gateway.ledger_view import LedgerView
 from gateway.web.auth import bearer
-from gateway.web.http import json_response, raw_header
+from gateway.web.http import json_response, origin_of, raw_header
 from gateway.web.services import Services
 
 
@@ -29,13 +30,13 @@ class Health:
         self._ready = ready
         self._spool_ready = spool_ready
         self._ledger_view = ledger_view
-        self._metrics_digest = digest_of(metrics_token) if metrics_token else None
+        self._metrics_digest = digest_of(metrics_token) if metrics_token else ""
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         return [
-            Route("/livez", self._livez, methods=["GET"]),
-            Route("/readyz", self._readyz, methods=["GET"]),
-            Route("/metrics", self._metrics, methods=["GET"]),
+            RuledRoute("GET", "/livez", "anyone", self._livez),
+            RuledRoute("GET", "/readyz", "anyone", self._readyz),
+            RuledRoute("GET", "/metrics", "scraper", self._metrics),
         ]
 
     async def _livez(self, _request: Request) -> Response:
@@ -49,9 +50,11 @@ class Health:
 
     async def _metrics(self, request: Request) -> Response:
         """For the metrics token or the administrator's key. Answers without Redis, too: alerts need it most then."""
+        auth = self._services.auth
         secret = bearer(raw_header(request, "authorization"), None)
-        if not self._services.auth.is_admin_key(secret) and digest_of(secret) != self._metrics_digest:
-            raise InvalidAPIKey("GET /metrics takes the metrics token or the administrator's key.")
+        with auth.bad_keys.guessing(*origin_of(request)):
+            if not auth.is_admin_key(secret) and not hmac.compare_digest(digest_of(secret), self._metrics_digest):
+                raise InvalidAPIKey("GET /metrics takes the metrics token or the administrator's key.")
         try:
             view = await self._ledger_view()
         except LedgerUnavailable:

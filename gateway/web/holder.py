@@ -5,18 +5,19 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.access import RuledRoute
 from gateway.billing.errors import GatewayError
 from gateway.billing.principal import Principal
 from gateway.web.auth import Authenticator
 from gateway.web.errors import Header, allowance_headers
-from gateway.web.http import answer_gateway_error, raw_header
+from gateway.web.http import answer_gateway_error, origin_of, raw_header
 from gateway.web.proxy import new_request_id
 
 Page = Callable[[Request, Principal], Awaitable[Response]]
 
 
-def for_holder(auth: Authenticator, page: Page) -> Callable[[Request], Awaitable[Response]]:
-    """A page for who holds a sub-key that is good; like every answer of the data plane it tells what is left to it."""
+def for_holder(method: str, path: str, auth: Authenticator, page: Page) -> RuledRoute:
+    """A route for who holds a sub-key that is good; like every answer of the data plane it tells what is left to it."""
 
     async def endpoint(request: Request) -> Response:
         told: list[Header] = [(b"x-request-id", new_request_id().encode()), (b"x-gateway-cost-usd", b"0.00")]
@@ -29,8 +30,9 @@ def for_holder(auth: Authenticator, page: Page) -> Callable[[Request], Awaitable
                 raise standing.refusal
             response = await page(request, principal)
         except GatewayError as error:
-            response = await answer_gateway_error(request, error)
+            answered = auth.bad_keys.answer_to(error, *origin_of(request))
+            response = await answer_gateway_error(request, answered)
         response.headers.update({name.decode(): value.decode() for name, value in told})
         return response
 
-    return endpoint
+    return RuledRoute(method, path, "holder", endpoint)

@@ -7,20 +7,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from gateway.access import RuledRoute, Who
 from gateway.billing.errors import (
     GatewayError,
+    InvalidAPIKey,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
     PermissionDenied,
     RequestTooLarge,
 )
-from gateway.billing.principal import Role
-from gateway.web.auth import Authenticator, Caller
+from gateway.billing.principal import Role, organisation_of
+from gateway.web.auth import Authenticator, Caller, bearer
 from gateway.web.errors import error_answer
 from gateway.wire.strictjson import JSONObject, decode, encode
 
 ADMIN_BODY_BYTES_MAX = 1 << 20
+
+ROLES: Mapping[Who, frozenset[Role]] = {
+    "reader": frozenset({"admin", "auditor"}),
+    "writer": frozenset({"admin"}),
+}
 
 Handler = Callable[[Request, Caller], Awaitable[Response]]
 
@@ -29,18 +36,36 @@ def json_response(value: object, status: int = 200) -> Response:
     return Response(encode(value), status, media_type="application/json")
 
 
-def guarded(auth: Authenticator, roles: frozenset[Role], handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """A handler that runs only for callers with one of the roles; everyone else is refused before it."""
+def guarded(method: str, path: str, auth: Authenticator, who: Who, handler: Handler) -> RuledRoute:
+    """A route whose handler runs only for callers with one of the roles; everyone else is refused before it."""
+    roles = ROLES[who]
 
     async def endpoint(request: Request) -> Response:
-        caller = await auth.caller(raw_header(request, "authorization"), raw_header(request, "x-api-key"))
+        caller = await caller_of(request, auth)
         if caller.role not in roles:
             raise PermissionDenied(
                 f"This needs one of the roles {', '.join(sorted(roles))}; your key is {caller.role}."
             )
         return await handler(request, caller)
 
-    return endpoint
+    return RuledRoute(method, path, who, endpoint)
+
+
+async def caller_of(request: Request, auth: Authenticator) -> Caller:
+    """Who uses the control plane. Raises what `Authenticator.caller` raises; TooManyBadKeys."""
+    secrets = raw_header(request, "authorization"), raw_header(request, "x-api-key")
+    if organisation_of(bearer(*secrets)) is None:
+        with auth.bad_keys.guessing(*origin_of(request)):
+            return await auth.caller(*secrets)
+    try:
+        return await auth.caller(*secrets)
+    except InvalidAPIKey as error:
+        raise auth.bad_keys.answer_to(error, *origin_of(request)) from None
+
+
+def origin_of(request: Request) -> tuple[str | None, str]:
+    """Who is connected, and whom X-Forwarded-For says to stand behind."""
+    return request.client.host if request.client else None, ",".join(request.headers.getlist("x-forwarded-for"))
 
 
 async def json_fields(request: Request) -> JSONObject:

@@ -2,8 +2,8 @@
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import Calendar
 from gateway.billing.limits import RATE_OF_LIMIT
 from gateway.billing.money import format_usd
@@ -27,8 +27,8 @@ class Me:
         self._prices = prices
         self._calendar = calendar
 
-    def routes(self) -> list[Route]:
-        return [Route("/v1/me", for_holder(self._auth, self._me), methods=["GET"])]
+    def routes(self) -> list[RuledRoute]:
+        return [for_holder("GET", "/v1/me", self._auth, self._me)]
 
     async def _me(self, _request: Request, principal: Principal) -> Response:
         books = await self._prices.read(principal.org)

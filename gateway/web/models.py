@@ -2,8 +2,8 @@
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.errors import ModelNotFound
 from gateway.billing.price_schedule import EnteredPrice
 from gateway.billing.principal import Principal
@@ -25,11 +25,11 @@ class Models:
         self._scopes = scopes
         self._prices = prices
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         return [
-            Route("/v1/models", for_holder(self._auth, self._list), methods=["GET"]),
+            for_holder("GET", "/v1/models", self._auth, self._list),
             # A model's name may hold whatever a path may, slashes too.
-            Route("/v1/models/{model:path}", for_holder(self._auth, self._one), methods=["GET"]),
+            for_holder("GET", "/v1/models/{model:path}", self._auth, self._one),
         ]
 
     async def _list(self, _request: Request, principal: Principal) -> Response:

@@ -2,8 +2,8 @@
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.principal import Principal
 from gateway.web.auth import Authenticator
 from gateway.web.holder import for_holder
@@ -18,8 +18,8 @@ class OwnUsage:
         self._auth = auth
         self._reports = reports
 
-    def routes(self) -> list[Route]:
-        return [Route("/v1/usage", for_holder(self._auth, self._usage), methods=["GET"])]
+    def routes(self) -> list[RuledRoute]:
+        return [for_holder("GET", "/v1/usage", self._auth, self._usage)]
 
     async def _usage(self, request: Request, principal: Principal) -> Response:
         params = query(request, {**REPORT_PARAMS, "group_by": "day"})

@@ -5,15 +5,15 @@ from typing import get_args
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import Calendar, instant
 from gateway.billing.errors import InvalidRequest
 from gateway.billing.price_schedule import PriceState
 from gateway.billing.prices import PriceListError
 from gateway.store.audit import position
 from gateway.store.prices import NotPriced, PriceBooks, Prices
-from gateway.web.admin import READERS, WRITERS, own_org
+from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.http import guarded, json_fields, json_response, limit_of, query
@@ -34,10 +34,10 @@ class PriceDesk:
         self._calendar = calendar
         self._kinds = kinds
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         return [
-            Route("/admin/v1/prices", guarded(self._auth, READERS, self._page), methods=["GET"]),
-            Route("/admin/v1/prices", guarded(self._auth, WRITERS, self._enter), methods=["POST"]),
+            guarded("GET", "/admin/v1/prices", self._auth, "reader", self._page),
+            guarded("POST", "/admin/v1/prices", self._auth, "writer", self._enter),
         ]
 
     async def _enter(self, request: Request, caller: Caller) -> Response:

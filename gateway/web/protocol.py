@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from gateway.web.errors import Header
 from gateway.web.exchange import Exchange, Line
+from gateway.wire.urls import holds_key
 
 _OFFER = re.compile(rb"^upgrade[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _HEAD_END = b"\r\n\r\n"
@@ -37,6 +38,8 @@ class DataPlane:
 
     handlers: Mapping[str, Handler]
     new_exchange: Callable[[Line], Exchange]
+    key_in_url: Handler
+    """Answers each request whose URL holds a key, of whichever path."""
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -84,6 +87,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         handler = self._data_plane.handlers.get(self._path())
+        if (handler is None or b"?" in self.url) and holds_key(self.url):
+            handler = self._data_plane.key_in_url
         if handler is None:
             self._go_on_as_asgi()
             return
@@ -228,6 +233,10 @@ class Turn:
         self._handler(self.exchange)
 
     # What an exchange uses
+
+    @property
+    def peer(self) -> str | None:
+        return self._protocol.client[0] if self._protocol.client else None
 
     def is_full(self) -> bool:
         return self._flow.write_paused

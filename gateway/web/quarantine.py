@@ -2,13 +2,12 @@
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import instant
 from gateway.billing.errors import NotFound
 from gateway.billing.money import format_usd
 from gateway.store.quarantine import Quarantine, Quarantined
-from gateway.web.admin import READERS, WRITERS
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import hold_cursor
 from gateway.web.http import guarded, json_response, limit_of, query
@@ -22,11 +21,11 @@ class QuarantineDesk:
         self._auth = auth
         self._quarantine = quarantine
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         path = "/admin/v1/quarantine"
         return [
-            Route(path, guarded(self._auth, READERS, self._page), methods=["GET"]),
-            Route(path + "/{hold}", guarded(self._auth, WRITERS, self._dismiss), methods=["DELETE"]),
+            guarded("GET", path, self._auth, "reader", self._page),
+            guarded("DELETE", path + "/{hold}", self._auth, "writer", self._dismiss),
         ]
 
     async def _page(self, request: Request, caller: Caller) -> Response:

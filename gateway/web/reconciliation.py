@@ -2,14 +2,14 @@
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import InvalidRequest
 from gateway.billing.reconciliation import Figure
 from gateway.store.reconciliations import Reconciliations
 from gateway.store.scopes import Scopes
-from gateway.web.admin import READERS, WRITERS, own_org
+from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.http import guarded, json_fields, json_response, limit_of, query
@@ -29,11 +29,11 @@ class ReconciliationDesk:
         self._scopes = scopes
         self._periods = Periods(scopes, calendar)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         path = "/admin/v1/reconciliation"
         return [
-            Route(path, guarded(self._auth, READERS, self._page), methods=["GET"]),
-            Route(path, guarded(self._auth, WRITERS, self._reconcile), methods=["POST"]),
+            guarded("GET", path, self._auth, "reader", self._page),
+            guarded("POST", path, self._auth, "writer", self._reconcile),
         ]
 
     async def _reconcile(self, request: Request, caller: Caller) -> Response:

@@ -4,8 +4,8 @@ import re
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import instant
 from gateway.billing.errors import NotFound
 from gateway.billing.ledger import INEXACT
@@ -27,8 +27,8 @@ class OwnRequests:
         self._auth = auth
         self._requests = requests
 
-    def routes(self) -> list[Route]:
-        return [Route("/v1/requests/{request_id}", for_holder(self._auth, self._request), methods=["GET"])]
+    def routes(self) -> list[RuledRoute]:
+        return [for_holder("GET", "/v1/requests/{request_id}", self._auth, self._request)]
 
     async def _request(self, request: Request, principal: Principal) -> Response:
         """One call of the asking key; another key's does not exist for it."""

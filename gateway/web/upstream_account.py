@@ -2,8 +2,8 @@
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import InvalidRequest
 from gateway.billing.money import format_usd
@@ -13,7 +13,7 @@ from gateway.store.periods import HOUR_MS
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.upstream_account import UpstreamAccounts
-from gateway.web.admin import READERS, WRITERS, own_org
+from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.http import guarded, json_fields, json_response, limit_of, query
@@ -33,10 +33,10 @@ class UpstreamDesk:
         self._scopes = scopes
         self._calendar = calendar
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         return [
-            Route("/admin/v1/upstream", guarded(self._auth, READERS, self._page), methods=["GET"]),
-            Route("/admin/v1/upstream", guarded(self._auth, WRITERS, self._enter), methods=["POST"]),
+            guarded("GET", "/admin/v1/upstream", self._auth, "reader", self._page),
+            guarded("POST", "/admin/v1/upstream", self._auth, "writer", self._enter),
         ]
 
     async def _enter(self, request: Request, caller: Caller) -> Response:

@@ -23,8 +23,8 @@ def stack(valkey: EmbeddedRedis) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def gateway(stack: Stack) -> Process:
-    """In Vietnam's time zone, so that local days are not UTC's."""
-    return stack.gateway(timezone="Asia/Ho_Chi_Minh", metrics_token=METRICS_TOKEN)
+    """In Vietnam's time zone, so that local days are not UTC's; behind a proxy, which is whoever says an address."""
+    return stack.gateway(timezone="Asia/Ho_Chi_Minh", metrics_token=METRICS_TOKEN, trusted_proxies="127.0.0.0/8")
 
 
 @pytest.fixture(scope="module")

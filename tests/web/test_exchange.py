@@ -43,6 +43,8 @@ class Wire:
     def _keep(self, data: bytes) -> None:
         self.written += data
 
+    peer = "127.0.0.1"
+
     def is_full(self) -> bool:
         return self._stalls
 

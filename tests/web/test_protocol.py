@@ -99,7 +99,7 @@ class Wire(asyncio.Transport):
 
 def connected(wire: Wire, begun: list[Exchange]) -> GatewayProtocol:
     """A connection whose calls are only begun; idle, it is closed at the first look."""
-    plane = DataPlane({"/call/": begun.append}, lambda line: Exchange(line, "req-1", 5))
+    plane = DataPlane({"/call/": begun.append}, lambda line: Exchange(line, "req-1", 5), begun.append)
     config = uvicorn.Config(lambda: None, log_config=None, timeout_keep_alive=0)
     protocol = GatewayProtocol(plane, config, ServerState(), {})
     protocol.connection_made(wire)

@@ -7,10 +7,10 @@ from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
 
+from gateway.access import RuledRoute
 from gateway.billing.errors import GatewayError
-from gateway.web.admin import READERS, WRITERS
+from gateway.web.http import ROLES
 from gateway.web.openapi.answers import answers
 from gateway.web.openapi.bodies import bodies
 from gateway.web.openapi.operations import JSON, Access, Operation, operations
@@ -41,8 +41,8 @@ _WHO: Mapping[Access, str] = {
     "scraper": "Takes the metrics token or the administrator's key.",
     "holder": "Takes a sub-key.",
     "holder or job": "Takes a sub-key, or none: who knows jobid and signature of a job of this gateway may ask.",
-    "reader": f"Takes the administrator's key, or a sub-key of a role of: {', '.join(sorted(READERS))}.",
-    "writer": f"Takes the administrator's key, or a sub-key of a role of: {', '.join(sorted(WRITERS))}.",
+    "reader": f"Takes the administrator's key, or a sub-key of a role of: {', '.join(sorted(ROLES['reader']))}.",
+    "writer": f"Takes the administrator's key, or a sub-key of a role of: {', '.join(sorted(ROLES['writer']))}.",
 }
 _TAGS: Mapping[Access, str] = {
     "anyone": "operations",
@@ -65,10 +65,10 @@ class Reference:
         self._chat = chat
         self._images = images
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RuledRoute]:
         return [
-            Route("/openapi.json", self._json, methods=["GET"]),
-            Route("/docs", self._page, methods=["GET"]),
+            RuledRoute("GET", "/openapi.json", "anyone", self._json),
+            RuledRoute("GET", "/docs", "anyone", self._page),
         ]
 
     async def _json(self, _request: Request) -> Response:

@@ -1,0 +1,240 @@
+"""Keys that are wrong, guessed, or shown where they do not belong."""
+
+import secrets
+import string
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from gateway.billing.principal import SECRET_CHARS, make_sub_key
+from tests.e2e.client import CHAT
+from tests.e2e.waiting import until
+from tests.hostile.conftest import Target
+from tests.stack import ADMIN_KEY, chat
+
+SURFACES = {"call": ("POST", CHAT), "page": ("GET", "/v1/me"), "control plane": ("GET", "/admin/v1/teams")}
+
+
+def made_up_key() -> str:
+    """Well spelled, and nobody's: it takes a look into Redis to know."""
+    return make_sub_key("default", "".join(secrets.choice(string.ascii_letters) for _ in range(SECRET_CHARS)))
+
+
+GOOD_LOOKING = make_sub_key("default", "a" * SECRET_CHARS)
+
+
+@pytest.fixture
+def commands(target: Target) -> Iterator[list[str]]:
+    """What Redis is asked from here on, command by command."""
+    seen: list[str] = []
+    with redis.Redis.from_url(target.stack.redis_url) as client, client.monitor() as monitor:
+        watching = threading.Thread(target=watch, args=(monitor, seen), daemon=True)
+        watching.start()
+        yield seen
+        with redis.Redis.from_url(target.stack.redis_url) as last:
+            last.echo("enough")
+        watching.join(10)
+        assert not watching.is_alive()
+
+
+def watch(monitor: object, seen: list[str]) -> None:
+    for command in monitor.listen():  # type: ignore[attr-defined]
+        seen.append(command["command"])
+        if command["command"] == "ECHO enough":
+            return
+
+
+def until_now(target: Target, commands: list[str]) -> list[str]:
+    """All that was asked, up to a mark of our own."""
+    mark = secrets.token_hex(8)
+    with redis.Redis.from_url(target.stack.redis_url) as client:
+        client.echo(mark)
+    until(lambda: f"ECHO {mark}" in commands)
+    return list(commands)
+
+
+def about_callers(commands: list[str]) -> list[str]:
+    """Those that ask who somebody is, or what they may; a gateway has others of its own now and then."""
+    return [each for each in commands if ":digest:" in each or ":scope:" in each]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        GOOD_LOOKING[:-1] + ("0" if GOOD_LOOKING[-1] != "0" else "1"),
+        GOOD_LOOKING[:-8] + GOOD_LOOKING[-8:].upper().replace("0", "O"),
+        GOOD_LOOKING.replace("aaaa", "aaab", 1),
+        GOOD_LOOKING.replace("default", "defau1t"),
+        GOOD_LOOKING[:-1],
+        GOOD_LOOKING + "0",
+        make_sub_key("other", "a" * SECRET_CHARS),
+        "sk-mt-default-",
+        "sk-mt-{default}-" + "a" * 48,
+        "sk-proj-" + "a" * 48,
+        "*",
+        "a" * 8000,
+        "gw:{default}:digest:*",
+    ],
+)
+def test_a_key_that_cannot_be_one_costs_redis_nothing(target: Target, commands: list[str], key: str) -> None:
+    """Its checksum says so: an attacker's load stays at the gateway, whose table of such keys is empty."""
+    with target.untouched():
+        commands.clear()
+        for surface, (method, path) in SURFACES.items():
+            answer = target.ask(method, path, key, **({"json": chat()} if method == "POST" else {}))
+            error = answer.json()["error"]
+            assert (401, "invalid_api_key") == (answer.status_code, error["code"]), surface
+            assert key not in answer.text
+        asked = until_now(target, commands)
+        assert [] == about_callers(asked)
+
+
+def test_a_well_spelled_key_costs_one_look(target: Target, commands: list[str]) -> None:
+    """By its digest: what was sent is in no command, so in no log of Redis's slow ones either."""
+    key = made_up_key()
+    assert 401 == target.ask("POST", CHAT, key, json=chat()).status_code
+    asked = about_callers(until_now(target, commands))
+    assert 1 == len(asked)
+    assert asked[0].startswith("GET gw:{default}:digest:")
+    assert key not in "".join(commands)
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_wrong_keys_are_slowed_and_right_ones_are_not(target: Target, surface: str) -> None:
+    """One script with a wrong key, among many with right ones behind one address: only the one waits."""
+    method, path = SURFACES[surface]
+    address = target.from_elsewhere()
+    right = target.admin.key("office", role="auditor")["key"]
+    body = {"json": chat()} if method == "POST" else {}
+    with target.untouched():
+        for _ in range(10):
+            assert 401 == target.ask(method, path, made_up_key(), headers=address, **body).status_code
+        slowed = target.ask(method, path, made_up_key(), headers=address, **body)
+        error = slowed.json()["error"]
+        told = (slowed.status_code, error["type"], error["code"], slowed.headers["x-should-retry"])
+        assert (429, "rate_limit_error", "rate_limit_exceeded", "false") == told
+        assert 1 <= int(slowed.headers["retry-after"]) <= 6
+        assert f"try again in {slowed.headers['retry-after']} s" in error["message"]
+        assert 401 == target.ask(method, path, made_up_key(), **body).status_code
+    assert 200 == target.ask(method, path, right, headers=address, **body).status_code
+
+
+@pytest.mark.parametrize("path", ["/admin/v1/teams", "/metrics"])
+def test_guesses_at_the_administrators_key_are_not_looked_at(target: Target, path: str) -> None:
+    """It may be a word that somebody chose: past ten guesses not even the right one is told from them, for six
+    seconds. Who holds a sub-key is served meanwhile, and so is the administrator from another address."""
+    address = target.from_elsewhere()
+    guesses = [target.ask("GET", path, f"guess-{number}", headers=address).status_code for number in range(12)]
+    assert [401] * 10 + [429] * 2 == guesses
+    assert 429 == target.ask("GET", path, ADMIN_KEY, headers=address).status_code
+    assert 200 == target.ask("GET", path, ADMIN_KEY).status_code
+    auditor = target.admin.key("office", role="auditor")["key"]
+    assert 200 == target.ask("GET", "/admin/v1/teams", auditor, headers=address).status_code
+    assert 200 == target.ask("POST", CHAT, auditor, headers=address, json=chat()).status_code
+
+
+def test_the_login_form_is_no_second_chance(target: Target) -> None:
+    """Guesses there and at the control plane count together."""
+    address = target.from_elsewhere()
+    for number in range(5):
+        assert 401 == target.ask("GET", "/admin/v1/teams", f"guess-{number}", headers=address).status_code
+        login = target.ask("POST", "/dashboard/login", headers=address, data={"key": f"guess-{number}"})
+        assert 401 == login.status_code
+    assert 429 == target.ask("GET", "/admin/v1/teams", "guess", headers=address).status_code
+    assert 429 == target.ask("POST", "/dashboard/login", headers=address, data={"key": "guess"}).status_code
+
+
+def test_an_address_is_not_what_a_stranger_says(target: Target) -> None:
+    """Only what a trusted proxy wrote counts: who writes another name for each guess is slowed all the same."""
+    address = target.from_elsewhere()["x-forwarded-for"]
+    forged = [{"x-forwarded-for": f"192.0.2.{number}, {address}"} for number in range(11)]
+    answers = [target.ask("POST", CHAT, made_up_key(), headers=one, json=chat()).status_code for one in forged]
+    assert [401] * 10 + [429] == answers
+
+
+CANARY = make_sub_key("default", "CANARYcanary" + "c" * (SECRET_CHARS - 12))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"key={CANARY}",
+        f"api_key={CANARY}",
+        f"API-KEY={CANARY}",
+        "access_token=CANARYcanary",
+        "token=CANARYcanary",
+        "apikey=CANARYcanary",
+        "x-api-key=CANARYcanary",
+        "authorization=Bearer%20CANARYcanary",
+        "key=CANARYcanary",
+        f"anything={CANARY}",
+        f"{CANARY}",
+        f"{CANARY}=1",
+        f"a=%73%6b-mt{CANARY.removeprefix('sk-mt')}",
+        f"limit=1&note=see+{CANARY}",
+        "k=sk-proj-CANARYcanary",
+    ],
+)
+def test_a_key_in_the_url_is_refused(target: Target, query: str) -> None:
+    """On every plane, before anything is looked at; whoever reads the answer learns what to do, and no log the key."""
+    with target.untouched():
+        for method, path in (*SURFACES.values(), ("GET", "/livez"), ("GET", "/dashboard"), ("GET", "/no-such-path")):
+            answer = target.ask(
+                method, f"{path}?{query}", target.neighbour, **({"json": chat()} if path == CHAT else {})
+            )
+            error = answer.json()["error"]
+            assert (400, "invalid_request") == (answer.status_code, error["code"]), f"{path}: {answer.text}"
+            assert "treat that key as leaked" in error["message"]
+            assert "canary" not in answer.text
+    assert "canary" not in target.gateway.output.lower()
+
+
+@pytest.mark.parametrize(
+    "path", [f"/v1/models/{CANARY}", f"/{CANARY}/v1/me", "/v1/models/" + CANARY.replace("s", "%73")]
+)
+def test_a_key_in_the_path_is_one_in_the_url(target: Target, path: str) -> None:
+    """Who builds URLs puts it there by mistake."""
+    answer = target.ask("GET", path, target.neighbour)
+    assert (400, False) == (answer.status_code, "canary" in answer.text)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/admin/v1/ledger?key=key-0123456789ab", 200),
+        ("/admin/v1/ledger?team=sk-team&key=", 200),
+        ("/admin/v1/ledger?limit=%D9%A1", 400),
+        ("/admin/v1/ledger?limit=%ff%00", 400),
+        (f"{CHAT}?trace=1", 200),
+    ],
+)
+def test_an_id_in_the_url_is_no_key(target: Target, path: str, status: int) -> None:
+    """Lists are asked for those of one key by its id."""
+    if path.startswith(CHAT):
+        answer = target.ask("POST", path, target.neighbour, json=chat())
+    else:
+        answer = target.ask("GET", path, ADMIN_KEY)
+    assert status == answer.status_code
+
+
+def test_a_secret_is_shown_once(target: Target) -> None:
+    """In the answer that creates the key, and in none that follows."""
+    made = target.admin.key("once", "olga")
+    for path in ("/keys", f"/keys/{made['id']}"):
+        assert made["key"] not in target.ask("GET", f"/admin/v1{path}", ADMIN_KEY).text
+    for action in ("block", "unblock", "revoke"):
+        assert made["key"] not in target.ask("POST", f"/admin/v1/keys/{made['id']}/{action}", ADMIN_KEY).text
+
+
+def test_a_key_is_not_told_twice_under_an_idempotency_key(target: Target) -> None:
+    """Who lost the answer hears which key to revoke; keeping the secret for them would be keeping a secret."""
+    headers = {"idempotency-key": "once"}
+    first = target.ask("POST", "/admin/v1/keys", ADMIN_KEY, json={"team": "neighbours"}, headers=headers)
+    again = target.ask("POST", "/admin/v1/keys", ADMIN_KEY, json={"team": "neighbours"}, headers=headers)
+    assert (201, 409) == (first.status_code, again.status_code)
+    assert ("idempotency_unreplayable", first.json()["id"]) == tuple(
+        again.json()["error"][name] for name in ("code", "id")
+    )
+    assert first.json()["key"] not in again.text
