@@ -1,6 +1,6 @@
 """Images in a chat: the most tokens that one can count as, by OpenAI's published vision rules.
 
-A model counts an image in tiles or in patches, at a low detail in a fixed number (`config/prices.toml` has the
+A model counts an image in tiles or in patches; at low detail the tiles do not matter (`config/prices.toml` has the
 numbers). Where the image comes along as a data URL, its size is read from its own header and tightens the bound.
 A URL is never fetched: its image may be as large as the model takes.
 """
@@ -32,13 +32,26 @@ def image_tokens_max(value: JSON, where: str, price: ModelPrice) -> int:
             f"{where}.url must begin with http://, https:// or data:image/…;base64, with jpeg, jpg, png, webp or gif.",
             param=f"{where}.url",
         )
-    if choice_of(image.get("detail", "auto"), f"{where}.detail", DETAILS) == "low":
-        return price.image_tokens_low
+    is_low = choice_of(image.get("detail", "auto"), f"{where}.detail", DETAILS) == "low"
+    most = price.image_tokens_low if is_low else price.image_tokens_high
     media_type = found["media_type"]
     if media_type is None or not (price.image_tile_tokens or price.image_patch_percent):
-        return price.image_tokens_high
+        return most
     size = size_of(media_type.lower(), url, found.end())
-    return price.image_tokens_high if size is None else min(price.image_tokens_high, tokens_of(size, price))
+    return most if size is None else min(most, tokens_at_low(size, price) if is_low else tokens_of(size, price))
+
+
+def tokens_at_low(size: ImageSize, price: ModelPrice) -> int:
+    """The most tokens an image of this size counts as at low detail, by a price that names one of the two rules.
+
+    In patches nothing is published about it: the image may count as it is, or as it is once it has `_LOW_DETAIL_SIZE`.
+    """
+    if price.image_tile_tokens:
+        return price.image_tokens_low
+    return max(tokens_of(size, price), tokens_of(_LOW_DETAIL_SIZE, price))
+
+
+_LOW_DETAIL_SIZE = ImageSize(512, 512)
 
 
 def tokens_of(size: ImageSize, price: ModelPrice) -> int:

@@ -69,6 +69,16 @@ def test_known_sizes_have_their_bounds(size: tuple[int, int], tiles: int, patche
 
 
 @pytest.mark.parametrize(
+    ("size", "tokens"),
+    [((8, 8), 415), ((512, 512), 415), ((1024, 768), 1_245), ((4096, 4096), 2_489)],
+)
+def test_low_detail_in_patches_is_bound_by_the_size_too(size: tuple[int, int], tokens: int) -> None:
+    """As it is or as 512 by 512, whichever is more; in tiles it always is the same."""
+    url = data_url("png", pictures.png(*size))
+    assert (tokens, 85) == (bound("gpt-4.1-mini", url, "low"), bound("gpt-4o", url, "low"))
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "https://example.com/small.png",
@@ -82,6 +92,7 @@ def test_an_unknown_size_or_an_endless_one_is_bound_by_the_detail(url: str) -> N
     assert [(48_169, 2_833), (1_445, 85)] == [
         (bound(model, url, "high"), bound(model, url, "low")) for model in ("gpt-4o-mini", "gpt-4o")
     ]
+    assert 2_489 == bound("gpt-4.1-mini", url, "low")
 
 
 def test_a_price_without_a_rule_bounds_by_the_detail() -> None:
