@@ -61,7 +61,7 @@ def inspect_image(fields: JSONObject, rules: ImageRules, prices: PriceList) -> C
     """
     refuse_unknown(fields, _FIELDS)
     price = prices.of(string_of(fields.get("model"), "model"), KIND)
-    string_of(fields.get("prompt"), "prompt")
+    string_of(fields.get("prompt"), "prompt", empty=False)
     given = {name: value for name, value in fields.items() if value is not None}
     if "negativePrompt" in given:
         string_of(given["negativePrompt"], "negativePrompt")

@@ -330,6 +330,7 @@ def test_an_answer_without_pictures_is_repeated_too(painter: Painter) -> None:
         ({"width": 512}, "width"),
         ({"quality": "hd"}, "quality"),
         ({"model": None}, "model"),
+        ({"prompt": ""}, "prompt"),
     ],
 )
 def test_what_is_not_understood_is_refused(painter: Painter, fields: dict[str, Any], param: str) -> None:

@@ -70,6 +70,7 @@ def test_there_are_eighteen_schedulers() -> None:
         (request(model=7), "model"),
         ({"model": "realvision"}, "prompt"),
         (request(prompt=None), "prompt"),
+        (request(prompt=""), "prompt"),
         (request(prompt=["a"]), "prompt"),
         (request(negativePrompt=7), "negativePrompt"),
         (request(scheduler="euler"), "scheduler"),

@@ -105,7 +105,7 @@ def _chat_members(rules: ChatRules) -> dict[str, Schema]:
 def _image_members(rules: ImageRules) -> dict[str, Schema]:
     return {
         "model": TEXT,
-        "prompt": TEXT,
+        "prompt": NAME,
         "negativePrompt": nullable(TEXT),
         "scheduler": nullable(one_of(*rules.schedulers)),
         "steps": nullable(within(1, rules.steps_max)),
