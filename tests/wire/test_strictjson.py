@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.billing.errors import DuplicateKey, InvalidJSON
-from gateway.wire.strictjson import DEPTH_MAX, VALUES_MAX, decode, decode_in_steps, encode
+from gateway.wire import strictjson
+from gateway.wire.strictjson import (
+    DEPTH_MAX,
+    ESCAPES_MAX,
+    PADDING_BYTES_MAX,
+    VALUES_MAX,
+    decode,
+    decode_in_steps,
+    encode,
+)
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -92,12 +101,16 @@ def test_a_key_given_twice_is_refused_by_name(body: bytes, key: str) -> None:
         (rb'{"a":"\uDC00x"}', "surrogate"),
         (rb'{"\ud83d":1}', "surrogate"),
         (nested(DEPTH_MAX + 1), "nested too deeply"),
-        (nested(100_000), "nested too deeply"),
+        (nested(VALUES_MAX - 1), "nested too deeply"),
         (nested(1_000_000), "too many values"),
-        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"a":' * 10_000, "nested too deeply"),
         (b'{"a":[' + b"[]," * 1_000_000 + b"[]]}", "too many values"),
         (b'{"a":[' + b"1," * 1_000_000 + b"1]}", "too many values"),
         (b'"' * 2_000_001 + b"[" * 100, "too many values"),
+        (b"[" * (DEPTH_MAX + 1) + b"]" * 1_000_000, "too many values"),
+        (b'{"a":[' + b"[" * DEPTH_MAX + b"]" * 30_000, "nested too deeply"),
+        (b'{"a":"' + rb"\n" * (ESCAPES_MAX + 1) + b'"}', "too many backslashes"),
+        (b'{"a":' + b"\n" * PADDING_BYTES_MAX + b"[" * DEPTH_MAX + b"]" * DEPTH_MAX + b"}", "too much white space"),
     ],
     ids=lambda value: value[:24] if isinstance(value, bytes | str) else None,
 )
@@ -120,6 +133,16 @@ def test_brackets_inside_strings_are_text(pieces: list[str]) -> None:
     """Source code in a prompt is no structure, however its quotes and backslashes fall."""
     text = "[" * 200 + "".join(pieces)
     assert {"a": text} == decode(json.dumps({"a": text}).encode())
+
+
+@given(st.lists(st.sampled_from(["[", "}", "\\", '"', "x"]), max_size=30), st.integers(1, 9))
+def test_a_string_is_text_wherever_a_piece_ends(pieces: list[str], piece_bytes: int) -> None:
+    """Within a string, within an escape: what is counted is the same."""
+    text = "".join(pieces) + "[" * (DEPTH_MAX + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strictjson, "_PIECE_BYTES", piece_bytes)
+        assert {"a": text, "b": [[]]} == _in_steps(json.dumps({"a": text, "b": [[]]}).encode())
+        assert ("invalid_json", strictjson._TOO_DEEP) == _outcome(lambda: _in_steps(nested(DEPTH_MAX + 1)))
 
 
 def test_surrogate_pairs_and_small_numbers_are_fine() -> None:
