@@ -145,7 +145,7 @@ class Gateway:
             upstream_of(settings),
             keys,
             Answers(self._redis),
-            RunningCalls(leases, settings.lease_s, counter.count),
+            RunningCalls(leases, settings.lease_s, counter.count, settings.answer_s_max),
             settlements,
             tasks,
             metrics,

@@ -44,6 +44,7 @@ def call_limits_of(settings: Settings) -> CallLimits:
     return CallLimits(
         body_bytes_max=settings.body_bytes_max,
         body_timeout_s=settings.body_timeout_s,
+        answer_s_max=settings.answer_s_max,
         whole_answer_bytes_max=settings.whole_answer_bytes_max,
         client_write_timeout_s=settings.client_write_timeout_s,
         drain_s=settings.drain_s,

@@ -99,6 +99,8 @@ class Settings:
     """How long connecting to the upstream, or waiting for a free connection, may take."""
     upstream_answer_timeout_s: float = 120
     """How long the upstream may stay silent, before its answer or within it."""
+    answer_s_max: float = 3600
+    """How long an answer of the upstream may take in all, however much of it comes; what came by then is billed."""
     upstream_connections_max: int = 512
     """Connections to the upstream, in use and kept alive."""
     client_write_timeout_s: float = 60
@@ -158,7 +160,7 @@ _LEAST = {
     "max_completion_tokens_default": 1,
     "lease_s": 1,
     **dict.fromkeys(("redis_timeout_s", "client_write_timeout_s", "body_timeout_s"), 0.05),
-    **dict.fromkeys(("upstream_connect_timeout_s", "upstream_answer_timeout_s"), 0.05),
+    **dict.fromkeys(("upstream_connect_timeout_s", "upstream_answer_timeout_s", "answer_s_max"), 0.05),
 }
 _MOST = {
     "port": 65_535,

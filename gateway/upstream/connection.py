@@ -236,12 +236,16 @@ class Connection(asyncio.BufferedProtocol):
         if status < 200:
             self.headers.clear()  # 100 Continue and its like: the answer is still to come
             return
-        self.status, self.state = status, "answering"
         for name, value in self.headers:
-            if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
+            if name == b"content-length":
+                self._framed = True
+            elif name == b"transfer-encoding":
+                if value.strip().lower() != b"chunked":
+                    raise ValueError("a coding that nobody asked for")
                 self._framed = True
             elif name == b"keep-alive":
                 self._idle_allowed(value)
+        self.status, self.state = status, "answering"
 
     def on_message_complete(self) -> None:
         if self.state == "answering":

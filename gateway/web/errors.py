@@ -198,6 +198,11 @@ def unfit_status(status: int) -> UpstreamError | None:
     return None
 
 
+def coded_failure(status: int) -> UpstreamError:
+    """In the place of a failure whose body is not to be read, and may hold the organisation's key."""
+    return UpstreamError(f"The upstream failed with status {status}, in a coding nobody asked for.")
+
+
 def passed_failure(status: int, headers: Sequence[Header]) -> tuple[str, list[Header]]:
     """What a failure of the upstream that passes to the caller counts as, and its headers.
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from gateway.billing.prices import ModelPrice
 from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
 from gateway.store.leases import Leases
+from gateway.upstream.leg import Cutoff
 from gateway.wire.call import Call, CountPrompt, Measured, Outcome
 from gateway.wire.charge import estimate, posting_of, prompt_tokens_of
 
@@ -38,6 +40,7 @@ class RunningCall:
     meter: Measured
     admitted_at_s: float
     told: Progress
+    cutoff: Cutoff | None = None
     prompt_tokens: int | None = None
 
     def count(self, outcome: Outcome, count: CountPrompt) -> None:
@@ -52,17 +55,24 @@ class RunningCall:
 
 
 class RunningCalls:
-    """The calls of this process that hold money; renews their leases three times as often as they would end."""
+    """The calls of this process that hold money; renews their leases three times as often as they would end.
 
-    def __init__(self, leases: Leases, lease_s: float, count: CountPrompt) -> None:
+    One whose answer takes longer than `answer_s_max` seconds is cut off: an upstream that never ends would else keep
+    its caller, a connection and the money for ever.
+    """
+
+    def __init__(self, leases: Leases, lease_s: float, count: CountPrompt, answer_s_max: float = math.inf) -> None:
         self._leases = leases
         self._count = count
         self._interval_s = lease_s / 3
+        self._answer_s_max = answer_s_max
         self._running: dict[str, RunningCall] = {}
 
-    def begin(self, call: Call, price: ModelPrice, hold: HoldRequest, meter: Measured) -> None:
-        """From now on the hold's lease is renewed."""
-        self._running[hold.hold_id] = RunningCall(call, price, hold, meter, time.monotonic(), hold.so_far)
+    def begin(
+        self, call: Call, price: ModelPrice, hold: HoldRequest, meter: Measured, cutoff: Cutoff | None = None
+    ) -> None:
+        """From now on the hold's lease is renewed. `cutoff` ends the wait for the answer."""
+        self._running[hold.hold_id] = RunningCall(call, price, hold, meter, time.monotonic(), hold.so_far, cutoff)
 
     def end(self, hold_id: str) -> None:
         """No more."""
@@ -85,7 +95,11 @@ class RunningCalls:
                 log.exception("renewing leases failed")
 
     async def _renew_all(self) -> None:
-        """Put every lease off, with what was told last."""
+        """Put every lease off, with what was told last; what takes too long is cut off first."""
+        too_long_s = time.monotonic() - self._answer_s_max
+        for running in tuple(self._running.values()):
+            if running.admitted_at_s <= too_long_s and running.cutoff is not None:
+                running.cutoff.strike()
         for org, due in self._due():
             await self._tell(org, due)
 

@@ -8,6 +8,7 @@ refunded.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,12 +26,12 @@ from gateway.call_log import CallRecord
 from gateway.store.jobs import KEEP_MS, Job
 from gateway.upstream.leg import Cutoff, UpstreamFault, UpstreamRequest, whole
 from gateway.web.edge import answer_call, tell_standing
-from gateway.web.errors import Header, passed_failure
+from gateway.web.errors import Header, passed_failure, unfit_status
 from gateway.web.exchange import Exchange
 from gateway.web.proxy import new_request_id
 from gateway.web.services import ANONYMOUS, Services
 from gateway.web.settlement import until_answered
-from gateway.wire.headers import mask, response_headers
+from gateway.wire.headers import is_coded, mask, response_headers
 from gateway.wire.images import image_url_of, inspect_poll, poll_state
 from gateway.wire.strictjson import decode, encode
 
@@ -69,8 +70,8 @@ class JobDesk:
         self.rules = rules
         self._services = services
 
-    async def ask(self, job: Job, request_id: str, within_s: float | None = None) -> PollAnswer:
-        """One poll, given up after `within_s` seconds. Raises UpstreamError."""
+    async def ask(self, job: Job, request_id: str, within_s: float = math.inf) -> PollAnswer:
+        """One poll, given up after `within_s` seconds, or when it takes longer than any may. Raises UpstreamError."""
         services = self._services
         request = UpstreamRequest(
             self.rules.upstream_path,
@@ -82,7 +83,7 @@ class JobDesk:
         cutoff = Cutoff()
         # Nothing is lost with a poll that is given up, so none holds up a shutdown.
         services.tasks.on_hurry(cutoff.strike)
-        timer = None if within_s is None else asyncio.get_running_loop().call_later(within_s, cutoff.strike)
+        timer = asyncio.get_running_loop().call_later(min(within_s, services.limits.answer_s_max), cutoff.strike)
         try:
             answer = await services.upstream.send(request, cutoff)
             try:
@@ -93,8 +94,9 @@ class JobDesk:
             raise UpstreamError("The upstream gave no answer about this job. Polls cost nothing: ask again.") from None
         finally:
             services.tasks.forget(cutoff.strike)
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
+        if is_coded(answer.headers):
+            raise UpstreamError("The upstream answered this poll in a coding nobody asked for. Ask again.")
         return PollAnswer(answer.status, response_headers(answer.headers, secret), mask(body, secret))
 
     async def act(self, job: Job, answer: PollAnswer) -> Job:
@@ -106,7 +108,8 @@ class JobDesk:
             return job
         if state == "error" and self.rules.refund_failed:
             return await self._refunded(job)
-        image_url = image_url_of(answer.body) if state == "success" else ""
+        secret = self._services.upstream_keys[job.hold.principal.org].secret
+        image_url = image_url_of(answer.body, secret) if state == "success" else ""
         await self._services.jobs.finish(job, state, image_url)
         return replace(job, state=state, image_url=image_url)
 
@@ -143,6 +146,9 @@ class PollHandler:
         record.upstream_ended_at = record.first_byte_at = time.perf_counter()
         if answer.status in _REFUSED_BY_UPSTREAM:
             raise UpstreamRefused("MiniToolAI refused this poll. Tell an administrator.")
+        unfit = unfit_status(answer.status)
+        if unfit is not None:
+            raise unfit
         acted = self._services.tasks.start(until_answered(lambda: self._desk.act(job, answer)))
         await asyncio.wait({acted}, timeout=self._services.limits.settle_wait_s)
         headers = answer.headers

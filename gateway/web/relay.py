@@ -37,14 +37,14 @@ from gateway.upstream.leg import (
     UpstreamRequest,
     whole,
 )
-from gateway.web.errors import Header, error_body, passed_failure, unfit_status
+from gateway.web.errors import Header, coded_failure, error_body, passed_failure, unfit_status
 from gateway.web.exchange import Exchange
 from gateway.web.repeats import AnswerCopy
 from gateway.web.services import Services
 from gateway.web.settlement import Ending
 from gateway.wire.call import Call, Endpoint
 from gateway.wire.charge import estimate, posting_of, unanswered
-from gateway.wire.headers import mask, response_headers
+from gateway.wire.headers import is_coded, mask, response_headers
 from gateway.wire.images import ImageMeter
 from gateway.wire.presentation import View
 from gateway.wire.strictjson import encode
@@ -86,7 +86,7 @@ class Relay:
     async def run(self) -> None:
         """Bring the call to its end; until its hold has ended, its lease is renewed."""
         running, tasks = self._services.running, self._services.tasks
-        running.begin(self._call, self._price, self._hold, self._meter)
+        running.begin(self._call, self._price, self._hold, self._meter, self._cutoff)
         tasks.on_hurry(self._cutoff.strike)
         try:
             await self._run()
@@ -136,7 +136,7 @@ class Relay:
             await self._pass_failure(answer, headers)
             return
         said = dict(reversed(answer.headers))  # of several, the first
-        if said.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        if b"content-encoding" in said and is_coded(answer.headers):
             await self._refuse_coded()
         is_event_stream = said.get(b"content-type", b"").lstrip().lower().startswith(b"text/event-stream")
         first = b"" if is_event_stream else await self._first(answer)
@@ -147,6 +147,8 @@ class Relay:
 
     async def _pass_failure(self, answer: UpstreamAnswer, headers: list[Header]) -> None:
         await self._post(RELEASE)
+        if is_coded(answer.headers):
+            raise coded_failure(answer.status)
         self._record.error, headers = passed_failure(answer.status, headers)
         try:
             body = await whole(answer, self._limits.whole_answer_bytes_max)
@@ -186,8 +188,10 @@ class Relay:
     async def _tell(self, fault: BrokenOff) -> None:
         """End a stream that broke off with an event that says so."""
         error: GatewayError = UpstreamError("The upstream broke off in the middle of its answer.")
-        if isinstance(fault, CutOff):
+        if isinstance(fault, CutOff) and self._services.draining:
             error = Draining("This gateway is shutting down; the answer ends here.")
+        elif isinstance(fault, CutOff):
+            error = UpstreamTimeout("The answer took longer than any may; it ends here.")
         self._record.error = error.code
         # The last event may be cut in the middle of a line: a blank line keeps this one apart from it.
         apart = b"" if self._last.endswith(_EVENT_ENDS) else b"\n\n"
@@ -249,7 +253,7 @@ class Relay:
     async def _answer_whole(self, answer: UpstreamAnswer, headers: list[Header], first: bytes) -> None:
         """Read the whole answer, settle it, and only then begin to send it."""
         try:
-            body = first + await whole(answer, self._limits.whole_answer_bytes_max)
+            body = first + await whole(answer, self._limits.whole_answer_bytes_max - len(first))
         except BrokenOff as fault:
             raise await self._no_answer(fault) from None
         self._record.first_byte_at = self._record.upstream_ended_at = time.perf_counter()

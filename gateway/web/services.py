@@ -28,6 +28,7 @@ class CallLimits:
 
     body_bytes_max: int
     body_timeout_s: float
+    answer_s_max: float
     whole_answer_bytes_max: int
     client_write_timeout_s: float
     drain_s: float

@@ -37,6 +37,7 @@ from gateway.web.relay import HeldCall
 from gateway.web.services import Services
 from gateway.wire.call import Endpoint, Outcome
 from gateway.wire.charge import posting_of, unanswered
+from gateway.wire.headers import is_coded
 from gateway.wire.images import ImageMeter
 
 log = logging.getLogger("gateway.submissions")
@@ -92,6 +93,7 @@ class Submissions:
         )
         cutoff, tasks = Cutoff(), self._services.tasks
         tasks.on_hurry(cutoff.strike)
+        timer = asyncio.get_running_loop().call_later(self._services.limits.answer_s_max, cutoff.strike)
         try:
             answer = await self._services.upstream.send(request, cutoff)
             try:
@@ -103,6 +105,7 @@ class Submissions:
             return self._failed(fault)
         finally:
             tasks.forget(cutoff.strike)
+            timer.cancel()
 
     def _request_id(self, number: int) -> bytes:
         """Of several images each has an id of its own at the upstream: the call's, and its place from 1."""
@@ -120,8 +123,7 @@ class Submissions:
             return _refused(
                 UpstreamError(f"MiniToolAI answered with status {answer.status}; this image was not billed.")
             )
-        coding = next((value for name, value in answer.headers if name == b"content-encoding"), b"identity")
-        if coding.strip().lower() != b"identity":
+        if is_coded(answer.headers):
             return self._unanswered(UpstreamBrokeOff(f"The upstream answered in a coding nobody asked for. {_BOOKED}"))
         meter = ImageMeter(self._call)
         meter.feed(await whole(answer, self._services.limits.whole_answer_bytes_max))

@@ -14,7 +14,7 @@ import io
 
 import msgspec
 
-from gateway.wire.headers import StreamMask
+from gateway.wire.headers import StreamMask, mask
 from gateway.wire.presentation import Presentation, usage_with_cost
 from gateway.wire.sse import EVENT_BYTES_MAX, EventParser
 from gateway.wire.strictjson import encode
@@ -32,6 +32,7 @@ class Folded:
 
     def __init__(self, presentation: Presentation, secret: bytes, bytes_max: int) -> None:
         self._asked = presentation
+        self._secret = secret
         self._mask = StreamMask(secret)
         self._parser = EventParser(min(EVENT_BYTES_MAX, bytes_max))
         self._left_bytes = bytes_max
@@ -45,18 +46,17 @@ class Folded:
         return b""
 
     def end(self, cost_nano_usd: int, *, whole: bool) -> bytes:
-        """The object; only where nothing is `missing`."""
+        """The object; only where nothing is `missing`. Its texts were put together here: the key may be in them."""
         usage = self._usage or {}
         shown = usage_with_cost(usage, cost_nano_usd) if self._asked.cost_in_usage else usage
-        return encode(
-            {
-                **{name: self._said[name] for name in _HEAD if name in self._said},
-                "object": "chat.completion",
-                "choices": [choice.shown(index) for index, choice in sorted(self._choices.items())],
-                "usage": shown,
-                **{name: self._said[name] for name in _TAIL if name in self._said},
-            }
-        )
+        answer = {
+            **{name: self._said[name] for name in _HEAD if name in self._said},
+            "object": "chat.completion",
+            "choices": [choice.shown(index) for index, choice in sorted(self._choices.items())],
+            "usage": shown,
+            **{name: self._said[name] for name in _TAIL if name in self._said},
+        }
+        return mask(encode(answer), self._secret)
 
     def missing(self) -> str:
         """Why there is no object, as a sentence; empty where there is one. To be asked once, when all was fed.

@@ -139,11 +139,13 @@ def poll_state(body: bytes) -> PollState:
     return "error" if status == "error" else "pending"
 
 
-def image_url_of(body: bytes) -> str:
-    """Where the picture is, by an answer to a poll; "" where it names no place that a browser could go to."""
+def image_url_of(body: bytes, secret: bytes = b"") -> str:
+    """Where the picture is, by an answer to a poll; "" where it names no place that a browser could go to, or holds
+    `secret`, be it behind escapes."""
     url = (_object_of(body) or {}).get("image_url")
-    is_url = isinstance(url, str) and url.startswith(("http://", "https://")) and len(url) <= URL_CHARACTERS_MAX
-    return url if isinstance(url, str) and is_url else ""
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or len(url) > URL_CHARACTERS_MAX:
+        return ""
+    return "" if secret and secret.decode("latin-1") in url else url
 
 
 _FIELDS = frozenset(
