@@ -26,6 +26,7 @@ from gateway.dashboard.logins import Logins
 from gateway.dashboard.pages import Dashboard
 from gateway.parts import (
     call_limits_of,
+    door_rules_of,
     endpoints_of,
     inspections_of,
     metrics_of,
@@ -65,6 +66,7 @@ from gateway.web.bad_keys import BadKeys
 from gateway.web.books import Books
 from gateway.web.credits import CreditDesk
 from gateway.web.dataplane import JOBS, OPENAI_IMAGES, estimated, path_table
+from gateway.web.door import Door
 from gateway.web.estimates import ESTIMATE, Estimates
 from gateway.web.exchange import Exchange, Line
 from gateway.web.folding import relay_of
@@ -78,9 +80,10 @@ from gateway.web.me import Me
 from gateway.web.models import Models
 from gateway.web.openapi.document import Reference
 from gateway.web.own_usage import OwnUsage
+from gateway.web.pages import serve_bounded
 from gateway.web.polls import JobDesk, JobPoller, PollHandler
 from gateway.web.prices import PriceDesk
-from gateway.web.protocol import DataPlane, Handler
+from gateway.web.protocol import DataPlane
 from gateway.web.proxy import NewRelay, Proxy, new_request_id
 from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
@@ -88,6 +91,7 @@ from gateway.web.requests import OwnRequests
 from gateway.web.scrape import LedgerScrape
 from gateway.web.services import Services, UpstreamKey
 from gateway.web.settlement import Settlements, Tasks
+from gateway.web.turn import Handler
 from gateway.web.upstream_account import UpstreamDesk
 from gateway.web.usage_reports import UsageReports
 from gateway.wire.call import Endpoint
@@ -197,7 +201,7 @@ class Gateway:
         if scope["type"] == "http":
             if scope["raw_path"].endswith(b"/"):  # one that was sent as %2F belongs to a name
                 scope["path"] = scope["path"].rstrip("/") or "/"
-            await self._router(scope, receive, send)
+            await serve_bounded(self._router, scope, receive, send, self.services.limits.body_timeout_s)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
@@ -295,4 +299,4 @@ def _data_plane(settings: Settings, billed: tuple[Endpoint, ...], services: Serv
     def new_exchange(line: Line) -> Exchange:
         return Exchange(line, new_request_id(), write_timeout_s)
 
-    return DataPlane(path_table(handlers), new_exchange, KeyInURL(services))
+    return DataPlane(path_table(handlers), new_exchange, KeyInURL(services), Door(door_rules_of(settings)))

@@ -13,6 +13,7 @@ from gateway.store.scripts import SCRIPTS
 from gateway.upstream.choice import leg_to
 from gateway.upstream.leg import UpstreamLeg
 from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, endpoints
+from gateway.web.door import DoorRules
 from gateway.web.polls import PollRules
 from gateway.web.services import CallLimits
 from gateway.wire.call import Endpoint
@@ -42,6 +43,7 @@ def scrape_bounds_of(settings: Settings) -> dict[ScopeKind, int]:
 
 def call_limits_of(settings: Settings) -> CallLimits:
     return CallLimits(
+        calls_max=settings.calls_max,
         body_bytes_max=settings.body_bytes_max,
         body_timeout_s=settings.body_timeout_s,
         answer_s_max=settings.answer_s_max,
@@ -59,6 +61,16 @@ def call_limits_of(settings: Settings) -> CallLimits:
 def proxies_of(settings: Settings) -> tuple[Network, ...]:
     """Those whose X-Forwarded-For is believed."""
     return tuple(map(ip_network, settings.trusted_proxies))
+
+
+def door_rules_of(settings: Settings) -> DoorRules:
+    return DoorRules(
+        connections_max=settings.connections_max,
+        connections_per_address_max=settings.connections_per_address_max,
+        trusted_proxies=proxies_of(settings),
+        head_timeout_s=settings.head_timeout_s,
+        write_timeout_s=settings.client_write_timeout_s,
+    )
 
 
 def poll_rules_of(settings: Settings) -> PollRules:

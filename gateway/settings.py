@@ -105,9 +105,17 @@ class Settings:
     """Connections to the upstream, in use and kept alive."""
     client_write_timeout_s: float = 60
     """How long a client may read nothing before it counts as gone."""
+    head_timeout_s: float = 10
+    """How long a request's head may take to arrive, and a new connection's first byte."""
     body_timeout_s: float = 30
     """How long a request's body may take to arrive."""
 
+    connections_max: int = 4096
+    """Connections of clients to one process; more are refused."""
+    connections_per_address_max: int = 1024
+    """The same of one address, or of one IPv6 /64; not of trusted_proxies."""
+    calls_max: int = 2048
+    """Calls of the data plane that one process serves at a time; more are refused."""
     body_bytes_max: int = 33_554_432
     """A request's body."""
     whole_answer_bytes_max: int = 8_388_608
@@ -154,12 +162,12 @@ class Settings:
 _ADMIN_KEY_CHARS_MIN = 16
 _LEAST = {
     "workers": 1,
-    "upstream_connections_max": 1,
+    **dict.fromkeys(("upstream_connections_max", "connections_max", "connections_per_address_max", "calls_max"), 1),
     "body_bytes_max": 1024,
     "whole_answer_bytes_max": 1024,
     "max_completion_tokens_default": 1,
     "lease_s": 1,
-    **dict.fromkeys(("redis_timeout_s", "client_write_timeout_s", "body_timeout_s"), 0.05),
+    **dict.fromkeys(("redis_timeout_s", "client_write_timeout_s", "head_timeout_s", "body_timeout_s"), 0.05),
     **dict.fromkeys(("upstream_connect_timeout_s", "upstream_answer_timeout_s", "answer_s_max"), 0.05),
 }
 _MOST = {

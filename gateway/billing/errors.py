@@ -210,6 +210,12 @@ class UnsupportedMediaType(GatewayError):
     code = "unsupported_media_type"
 
 
+class HeadersTooLarge(GatewayError):
+    status = 431
+    type = "invalid_request_error"
+    code = "headers_too_large"
+
+
 class RequestExceedsLimit(InvalidRequest):
     """More than a whole minute's worth of a rate: waiting would not help."""
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from gateway.billing.errors import FailedWhenSent, GatewayError
+from gateway.billing.errors import FailedWhenSent, GatewayError, Overloaded
 from gateway.billing.principal import Principal
 from gateway.call_log import CallRecord
 from gateway.metrics import NONE
@@ -15,6 +15,9 @@ from gateway.web.services import Services
 log = logging.getLogger("gateway.edge")
 
 _OUR_FAULT = "The gateway failed at this call; its log has the cause under this request's id."
+
+_TOO_MANY = "This gateway serves as many calls as it takes at a time; try again. Nothing was billed."
+_TOO_MANY_RETRY_AFTER_S = 1
 
 Serve = Callable[[Exchange, CallRecord], Awaitable[None]]
 
@@ -32,6 +35,8 @@ async def _run(
     services.metrics.calls_in_flight.inc()
     services.tasks.on_hurry(exchange.hasten)
     try:
+        if len(services.tasks.calls) > services.limits.calls_max:
+            raise Overloaded(_TOO_MANY, retry_after_s=_TOO_MANY_RETRY_AFTER_S)
         await serve(exchange, record)
     except ClientLeft:
         record.error = "client_left"

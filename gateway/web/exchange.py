@@ -8,15 +8,16 @@ cancelled because a client leaves: the settlement behind it would be lost (ADR 0
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Protocol
 
-from gateway.billing.errors import GatewayError, RequestTimeout, RequestTooLarge, UnsupportedMediaType
+from gateway.billing.errors import GatewayError, Overloaded, RequestTimeout, RequestTooLarge
 from gateway.billing.money import format_usd
 from gateway.web.errors import Header, error_answer
+from gateway.wire.answer_head import head_of
+from gateway.wire.request_head import check_json
 
 _HASTY_WRITE_S = 1.0
-_UNREAD_BYTES_KEPT = 65_536
+UNREAD_BYTES_KEPT = 65_536
 """An error answered before a body of at most this size was read keeps the connection."""
 _UNASKED_BYTES_MAX = 65_536
 """So much of a body is taken from the connection before somebody reads it."""
@@ -32,6 +33,8 @@ class Line(Protocol):
 
     method: str
     headers: Sequence[Header]
+    fields: Mapping[bytes, bytes]
+    """The headers by name; of those that may stand more than once, the first."""
     keep_alive: bool
     """Whether the connection serves another request after this one."""
     is_http_1_0: bool
@@ -80,8 +83,11 @@ class Exchange:
     waited_s = 0.0
     """How long the client was waited for: to send its body, to read its answer."""
     _on_gone: Callable[[], None] | None = None
+    _from_half = False
+    _is_half_closed = False
     _body_bytes = 0
     _body_bytes_max = _UNASKED_BYTES_MAX
+    _fault: GatewayError | None = None
     _reader: asyncio.Future[None] | None = None
     _waiting: asyncio.Timeout | None = None
     _chunked = False
@@ -91,7 +97,7 @@ class Exchange:
     def __init__(self, line: Line, request_id: str, write_timeout_s: float) -> None:
         self._line = line
         self._write_timeout_s = write_timeout_s
-        self._first: dict[bytes, bytes] = dict(reversed(line.headers))
+        self._first = line.fields
         self._body: list[bytes] = []
         self.method = line.method
         self.request_id = request_id
@@ -112,9 +118,9 @@ class Exchange:
         """Read the whole body.
 
         Raises UnsupportedMediaType, RequestTooLarge (declared or counted, and reads no further), RequestTimeout,
-        ClientLeft.
+        InvalidRequest (its framing is broken), ClientLeft.
         """
-        self._refuse_other_types()
+        check_json(self.header(b"content-type"), self.header(b"content-encoding"))
         declared = self.header(b"content-length")
         if declared is not None and int(declared) > body_bytes_max:
             raise _too_large(body_bytes_max)
@@ -127,18 +133,21 @@ class Exchange:
         body, self._body = self._body, []
         return body[0] if len(body) == 1 else b"".join(body)
 
-    def watch(self, on_gone: Callable[[], None]) -> None:
-        """Call `on_gone` once, should the client leave before the answer is finished."""
-        self._on_gone = on_gone
-        if self.gone:
-            on_gone()
+    def watch(self, on_gone: Callable[[], None], *, from_half: bool = False) -> None:
+        """Call `on_gone` once, should the client leave before the answer is finished.
+
+        `from_half`: already when it closes its half of the connection. So do most who leave; some only send no more,
+        so what comes is still written.
+        """
+        self._on_gone, self._from_half = on_gone, from_half
+        if self.gone or (self._is_half_closed and from_half):
+            self._tell_gone()
 
     def leave(self) -> None:
         """The client is gone, or counts as gone: nothing more is written to it."""
         if not self.gone:
             self.gone = True
-            if self._on_gone is not None:
-                self._on_gone()
+            self._tell_gone()
 
     def start(self, status: int, headers: Sequence[Header]) -> None:
         """Make the head of an answer: it leaves in one packet with the first bytes of the body, or by `write_head`.
@@ -220,9 +229,11 @@ class Exchange:
 
     async def answer_error(self, error: GatewayError, beside: Mapping[str, object] | None = None) -> None:
         status, headers, body = error_answer(error, beside)
-        if not self.whole and (self._is_long() or self._line.expects_continue):
+        unread = not self.whole and (self._is_long() or self._line.expects_continue or self._fault is not None)
+        if unread or isinstance(error, Overloaded | RequestTimeout):
             # Nobody wants the rest of the request: without this the server would read and drop all of it. Who asked
-            # whether to send it will not, and its next request would be taken for it.
+            # whether to send it will not, and its next request would be taken for it. Where there are too many calls,
+            # the next connection may find another worker.
             headers.append((b"connection", b"close"))
         await self.answer(status, headers, body)
 
@@ -253,6 +264,17 @@ class Exchange:
         self.whole = True
         self._wake()
 
+    def body_broke(self, fault: GatewayError) -> None:
+        """The rest of the request cannot be read."""
+        self._fault = fault
+        self._wake()
+
+    def half_closed(self) -> None:
+        """The client sends no more. The request is whole."""
+        self._is_half_closed = True
+        if self._from_half:
+            self._tell_gone()
+
     def lost(self) -> None:
         """The connection has ended."""
         if not self.finished:
@@ -270,7 +292,7 @@ class Exchange:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(min(timeout_s, _HASTY_WRITE_S) if self._hasty else timeout_s) as self._waiting:
-                while not self.whole and not self.gone and self._body_bytes <= body_bytes_max:
+                while not (self.whole or self.gone or self._fault or self._body_bytes > body_bytes_max):
                     self._reader = asyncio.get_running_loop().create_future()
                     await self._reader
         except TimeoutError:
@@ -280,6 +302,8 @@ class Exchange:
             self.waited_s += time.perf_counter() - began
         if self.gone:
             raise ClientLeft
+        if self._fault is not None:
+            raise self._fault
 
     async def _emptied(self) -> None:
         began = time.perf_counter()
@@ -294,35 +318,18 @@ class Exchange:
             self._waiting = None
             self.waited_s += time.perf_counter() - began
 
+    def _tell_gone(self) -> None:
+        if self._on_gone is not None:
+            on_gone, self._on_gone = self._on_gone, None
+            on_gone()
+
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
     def _is_long(self) -> bool:
         declared = self.header(b"content-length")
-        return declared is None or int(declared) > _UNREAD_BYTES_KEPT
-
-    def _refuse_other_types(self) -> None:
-        content_type = self.header(b"content-type")
-        if content_type is not None and content_type != b"application/json":
-            kind = content_type.split(b";")[0].strip().lower()
-            if kind not in (b"application/json", b"") and not kind.endswith(b"+json"):
-                raise UnsupportedMediaType("Send the body as JSON with the header Content-Type: application/json.")
-        if (self.header(b"content-encoding") or b"identity").strip().lower() != b"identity":
-            raise UnsupportedMediaType("Send the body as it is, without Content-Encoding.")
-
-
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-
-def head_of(status: int, headers: Sequence[Header]) -> bytes:
-    """The head of an answer. Raises ValueError: a header holds what would end it."""
-    first = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    lines = [b"%b: %b" % header for header in headers]
-    text = b"\r\n".join(lines)
-    if text.count(b"\n") != len(lines) - 1 or text.count(b"\r") != len(lines) - 1 or b"\0" in text:
-        raise ValueError("a header of the answer holds a line break")
-    return b"%b%b\r\n\r\n" % (first, text)
+        return declared is None or int(declared) > UNREAD_BYTES_KEPT
 
 
 def _too_large(body_bytes_max: int) -> RequestTooLarge:

@@ -15,14 +15,12 @@ from gateway.billing.errors import (
     MethodNotAllowed,
     NotFound,
     PermissionDenied,
-    RequestTooLarge,
 )
 from gateway.billing.principal import Role, organisation_of
 from gateway.web.auth import Authenticator, Caller, bearer
 from gateway.web.errors import error_answer
+from gateway.wire.request_head import check_json
 from gateway.wire.strictjson import JSONObject, decode, encode
-
-ADMIN_BODY_BYTES_MAX = 1 << 20
 
 ROLES: Mapping[Who, frozenset[Role]] = {
     "reader": frozenset({"admin", "auditor"}),
@@ -69,14 +67,9 @@ def origin_of(request: Request) -> tuple[str | None, str]:
 
 
 async def json_fields(request: Request) -> JSONObject:
-    """The body as a JSON object. Raises InvalidJSON, DuplicateKey, RequestTooLarge."""
-    parts, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > ADMIN_BODY_BYTES_MAX:
-            raise RequestTooLarge(f"The body is above {ADMIN_BODY_BYTES_MAX} bytes.")
-        parts.append(chunk)
-    return decode(b"".join(parts))
+    """The body as a JSON object. Raises InvalidJSON, DuplicateKey, UnsupportedMediaType; `web.pages` bounds it."""
+    check_json(raw_header(request, "content-type"), raw_header(request, "content-encoding"))
+    return decode(await request.body())
 
 
 def query(request: Request, known: Mapping[str, str]) -> dict[str, str]:

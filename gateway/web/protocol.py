@@ -1,48 +1,52 @@
 """The server's side of one connection: uvicorn's HTTP/1.1, with the data plane's calls taken out of it.
 
 A path of the data plane gets an `Exchange` of ours in the place of uvicorn's cycle; everything else goes on as ASGI
-(ADR 0026).
+(ADR 0026). `wire.request_head` says which heads are served, `web.connection` how a connection ends.
 
-It stays HTTP/1.1. A client may offer to go on in HTTP/2 (`Upgrade: h2c`: `curl --http2` does, with its first request).
-A server may ignore the offer (RFC 9110, 7.8), but the parser stops at it and the request's body is lost. So the offer
-is taken out of the head before the parser sees it.
+It stays HTTP/1.1. A client may offer to go on in another protocol (`Upgrade: h2c`: `curl --http2` does, with its first
+request). A server may ignore the offer (RFC 9110, 7.8), but the parser stops behind such a head and takes no body. So
+another parser goes on, which is shown a head that offers nothing.
 """
 
 import asyncio
 import functools
-import re
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.web.errors import Header
+from gateway.billing.errors import GatewayError, InvalidRequest
+from gateway.web.connection import ClientConnection
+from gateway.web.door import Door, DoorRules
 from gateway.web.exchange import Exchange, Line
+from gateway.web.turn import Handler, PageWay, Turn
+from gateway.wire.request_head import HEAD_BYTES_MAX, check_size, checked_fields, head_bytes, too_large
 from gateway.wire.urls import holds_key
 
-_OFFER = re.compile(rb"^upgrade[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _HEAD_END = b"\r\n\r\n"
-
-Handler = Callable[[Exchange], None]
-"""Begins to serve a call, and returns at once."""
+_NOT_HTTP = "This is not HTTP/1.1 as RFC 9112 has it; send the request with an HTTP library."
+_CHUNKS_TOO_SMALL = "The body's chunks hold more framing than content; send larger chunks, without extensions."
+_FRAMING_BYTES_MAX = 65_536
+_FRAMING_PER_BYTE_MAX = 8
+"""A chunk of one byte takes six bytes: a body that takes more than these two allow is made to cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataPlane:
-    """What serves which path, and how the exchange of a request is made."""
+    """What serves which path, how the exchange of a request is made, and who is let in."""
 
     handlers: Mapping[str, Handler]
     new_exchange: Callable[[Line], Exchange]
     key_in_url: Handler
     """Answers each request whose URL holds a key, of whichever path."""
+    door: Door = field(default_factory=lambda: Door(DoorRules()))
 
 
-class GatewayProtocol(HttpToolsProtocol):
+class GatewayProtocol(ClientConnection):
     """One connection of a client."""
 
     def __init__(
@@ -53,71 +57,113 @@ class GatewayProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(data_plane.door, config, server_state, app_state, _loop)
         self._data_plane = data_plane
         self._arriving: Turn | None = None
         """The call whose request is being read."""
         self.running: Turn | None = None
         """The call that is being answered."""
-        self._idle_since_s: float | None = None
-        self._within_request = False
-        """Whether bytes that come belong to a request that has begun."""
+        self._came_bytes = 0
+        """Of the head, or of what is behind it; of a packet that ends one request and begins another, all."""
+        self._body_bytes = 0
+        self._is_counted = False
+        """Whether what comes is of unknown length: an unfinished head, or a body in chunks."""
+        self._is_chunked = False
+        self._is_head_late = False
+        """Whether the head that is arriving came in more than one packet."""
+        self._offered_framing = b""
+        """The header that tells the body's length, behind a head that offers another protocol."""
+        self._is_shown_again = False
+        self._broken: Any = None
+        """The page whose request broke off while it waited for its turn."""
 
     # What asyncio calls
 
-    def data_received(self, data: bytes) -> None:
-        if self._at_head() and b"pgrade" in data:  # a body may be long, and is not looked through
-            data = without_offer(data)
-        super().data_received(data)
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
         for turn in (self.running, self._arriving):
             if turn is not None:
                 turn.exchange.lost()
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # as the superclass's
+        stays = super().eof_received()
+        for cycle in (self.running, *(cycle for cycle, _ in self.pipeline)):
+            if stays and isinstance(cycle, Turn):
+                cycle.exchange.half_closed()
+        return stays
+
+    def data_received(self, data: bytes) -> None:
+        if self.deaf:
+            self.ignore(data)
+            return
+        self._came_bytes = came_bytes = len(data) + (self._came_bytes if self.within_request else 0)
+        if came_bytes > HEAD_BYTES_MAX and not self.within_request and data.find(_HEAD_END, 0, HEAD_BYTES_MAX) < 0:
+            self.tell_behind(too_large())
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            self._go_on_behind_offer(data[stopped.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse(error.__context__)
+        if self._is_counted and not self.deaf:
+            self._count()
+
     # What httptools calls
 
     def on_message_begin(self) -> None:
+        if self._is_shown_again:
+            return
         self.url, self.headers, self.expect_100_continue = b"", [], False
-        self._within_request = True
-        self._idle_since_s = None
+        self.within_request = self.in_head = self._is_counted = True
+        self._is_head_late = False
+        self._due_s = None
 
     def on_headers_complete(self) -> None:
+        """Begin to serve what is asked. An error that is raised here, the parser hands on."""
+        if self._is_shown_again:
+            return
+        version = self.parser.get_http_version()
+        fields = checked_fields(self.url, version, self.headers)
+        if self._is_head_late or self._came_bytes > HEAD_BYTES_MAX:
+            check_size(self.url, self.headers)
+        self._due_s = None
+        self.in_head = False
+        self._is_counted = self._is_chunked = b"transfer-encoding" in fields
+        self._body_bytes = 0
+        self._came_bytes = self._came_bytes - head_bytes(self.url, self.headers) if self._is_chunked else 0
+        if b"upgrade" in fields:
+            self._offered_framing = _framing_behind_offer(fields) if self.parser.should_upgrade() else b""
         handler = self._data_plane.handlers.get(self._path())
         if (handler is None or b"?" in self.url) and holds_key(self.url):
             handler = self._data_plane.key_in_url
         if handler is None:
-            self._go_on_as_asgi()
-            return
-        self._arriving = turn = Turn(self, handler, self._data_plane.new_exchange)
-        before: Any = self.cycle
-        self.cycle = turn  # type: ignore[assignment]  # stands in the place of uvicorn's cycle for this one request
-        if before is None or before.response_complete:
-            turn.begin()
+            self._go_on_as_asgi(version)
         else:
-            # The next request, sent before the answer to the last one: it waits for its turn.
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self._take_turn(handler, fields, version)
+        if self._is_chunked:
+            self.headers = []  # trailers come here, and nobody reads them
 
     def on_body(self, body: bytes) -> None:
+        if self._is_chunked:
+            self._body_bytes += len(body)
         if self._arriving is not None:
             self._arriving.exchange.body_came(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._within_request = False
-        if self.running is None and not self.pipeline and self._at_rest():
-            self._be_idle()  # its answer was there before its end
+        if self._offered_framing:
+            return  # not yet: its body comes
+        self.within_request = self._is_counted = self._is_chunked = False
+        if self.running is None and not self.pipeline and self.cycle.response_complete:
+            self.be_idle()  # its answer was there before its end
         if self._arriving is not None:
             self._arriving.exchange.request_ended()
         else:
             super().on_message_complete()
 
-    def ended(self, turn: "Turn") -> None:
+    def ended(self, turn: Turn) -> None:
         """A call is answered; what still comes of its request is dropped."""
         self.running = None
         if self._arriving is turn:
@@ -129,76 +175,103 @@ class GatewayProtocol(HttpToolsProtocol):
         """Also when a request that has waited behind another gets its turn."""
         if isinstance(cycle, Turn):
             cycle.begin()
+        elif cycle is self._broken:
+            cycle.response_complete = True
+            self.answered_all()
         else:
             super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, but for the timer of an idle connection: one that looks now and then, not one a request."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.is_closing():
             return
         waiting = self.pipeline.pop() if self.pipeline else None
         if not self.pipeline:
             # Not before the last of them has its turn: who sends without end would fill the memory.
             self.flow.resume_reading()
-        if waiting is None:
-            self._be_idle()
-        else:
+        if waiting is not None:
             self._start_asgi_task(*waiting)
-
-    def _be_idle(self) -> None:
-        self._idle_since_s = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._look_again_in(self.timeout_keep_alive)
-
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since_s = None
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that was idle for so long."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since_s is None or self.transport.is_closing():
-            return
-        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
-        if left_s <= 0:
-            self.transport.close()
+        elif self.deaf:
+            self.answered_all()
         else:
-            self._look_again_in(left_s)
+            self.be_idle()
 
-    def _look_again_in(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+    # Within
 
-    def _go_on_as_asgi(self) -> None:
+    def _take_turn(self, handler: Handler, fields: Mapping[bytes, bytes], version: str) -> None:
+        self._arriving = turn = Turn(self, handler, self._data_plane.new_exchange, fields, version)
+        before: Any = self.cycle
+        self.cycle = turn  # type: ignore[assignment]  # stands in the place of uvicorn's cycle for this one request
+        if before is None or before.response_complete:
+            turn.begin()
+        else:
+            # The next request, sent before the answer to the last one: it waits for its turn.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _go_on_as_asgi(self, version: str) -> None:
         self._arriving = None
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        url, headers, expects = self.url, self.headers, self.expect_100_continue and version == "1.1"
         super().on_message_begin()  # makes the scope, which refers to the list of headers
         self.url, self.expect_100_continue = url, expects
         self.headers += headers
         super().on_headers_complete()
+        self.cycle.transport = cast(asyncio.Transport, PageWay(self))
 
     def _path(self) -> str:
         url = self.url
-        if b"?" in url or b"%" in url or not url.startswith(b"/"):
+        if b"?" in url or b"%" in url:
             return urllib.parse.unquote((httptools.parse_url(url).path or b"").decode("ascii"))
         return url.decode("ascii")
 
-    def _at_head(self) -> bool:
-        """Whether the next byte begins a request. Behind an early answer the rest of the old one may still come."""
-        return not self._within_request
+    def _count(self) -> None:
+        """A packet has ended within what may go on for ever."""
+        if self.in_head:
+            if not self._is_head_late:
+                self._is_head_late = True
+                self._came_bytes = min(self._came_bytes, max(HEAD_BYTES_MAX, head_bytes(self.url, self.headers)))
+                self.due_in(self.door.rules.head_timeout_s)
+            if self._came_bytes > HEAD_BYTES_MAX:
+                self.tell_behind(too_large())
+        elif self._came_bytes > _FRAMING_BYTES_MAX + _FRAMING_PER_BYTE_MAX * self._body_bytes:
+            self._break_off(InvalidRequest(_CHUNKS_TOO_SMALL))
 
-    def _at_rest(self) -> bool:
-        cycle: Any = self.cycle  # None before the first request
-        return cycle is not None and cycle.response_complete
+    def _refuse(self, cause: BaseException | None) -> None:
+        """The parser has stopped: at a head that we do not take, or at what is not HTTP."""
+        fault = cause if isinstance(cause, GatewayError) else InvalidRequest(_NOT_HTTP)
+        if self.within_request and not self.in_head:
+            self._break_off(fault)
+        else:
+            self.tell_behind(fault)
 
+    def _break_off(self, fault: GatewayError) -> None:
+        """The request that is arriving cannot be read to its end: that is its answer, unless it has one."""
+        self.deaf = True
+        page = self.cycle
+        if self._arriving is not None:
+            self._arriving.exchange.body_broke(fault)
+        elif page.response_complete:
+            self.linger()
+        elif self.pipeline and self.pipeline[0][0] is page:
+            self._broken, self._fault = page, fault
+        elif page.response_started:
+            page.keep_alive = False
+        else:
+            page.response_complete = page.disconnected = True
+            page.message_event.set()
+            self.tell(fault)
 
-class _Nobody:
-    """Waits for no event: uvicorn tells its cycles by one that there is something to receive."""
-
-    def set(self) -> None:
-        pass
-
-
-_NOBODY = _Nobody()
+    def _go_on_behind_offer(self, rest: bytes) -> None:
+        """The parser stopped behind a head that offers another protocol; its body, if any, begins with `rest`."""
+        framing, self._offered_framing = self._offered_framing, b""
+        if framing:
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._is_shown_again = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+            self._is_shown_again = False
+        if rest:
+            self.data_received(rest)
 
 
 def protocol_for(data_plane: DataPlane) -> type[asyncio.Protocol]:
@@ -206,66 +279,9 @@ def protocol_for(data_plane: DataPlane) -> type[asyncio.Protocol]:
     return cast(type[asyncio.Protocol], functools.partial(GatewayProtocol, data_plane))
 
 
-class Turn:
-    """One request of the data plane on its connection: an exchange's `Line`, and what uvicorn asks of a cycle."""
-
-    response_complete = False
-    disconnected = False
-    message_event = _NOBODY
-
-    def __init__(self, protocol: GatewayProtocol, handler: Handler, new_exchange: Callable[[Line], Exchange]) -> None:
-        parser = protocol.parser
-        self._protocol = protocol
-        self._handler = handler
-        self._flow = protocol.flow
-        self._transport = protocol.transport
-        self.write: Callable[[bytes], None] = protocol.transport.write
-        self.method = parser.get_method().decode("ascii")
-        self.headers: Sequence[Header] = protocol.headers
-        self.is_http_1_0 = parser.get_http_version() == "1.0"
-        self.keep_alive = not self.is_http_1_0 and parser.should_keep_alive()
-        self.expects_continue = protocol.expect_100_continue
-        self.exchange = new_exchange(self)
-
-    def begin(self) -> None:
-        """It is this request's turn on its connection."""
-        self._protocol.running = self
-        self._handler(self.exchange)
-
-    # What an exchange uses
-
-    @property
-    def peer(self) -> str | None:
-        return self._protocol.client[0] if self._protocol.client else None
-
-    def is_full(self) -> bool:
-        return self._flow.write_paused
-
-    async def emptied(self) -> None:
-        await self._flow.drain()
-
-    def read_on(self, wanted: bool) -> None:
-        if wanted:
-            self._flow.resume_reading()
-        else:
-            self._flow.pause_reading()
-
-    def standing_headers(self) -> Sequence[Header]:
-        return self._protocol.server_state.default_headers
-
-    def end(self) -> None:
-        self.response_complete = True
-        self._protocol.ended(self)
-        del self.exchange  # they hold one another: a cycle a call is work for the collector
-        if not self.keep_alive:
-            self._transport.close()
-        self._protocol.on_response_complete()
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-
-def without_offer(data: bytes) -> bytes:
-    """The same bytes with the header `Upgrade` under a name that means nothing; a body is left as it is."""
-    head, end, rest = data.partition(_HEAD_END)
-    return _OFFER.sub(b"x-upgrade-ignored:", head) + end + rest
+def _framing_behind_offer(fields: Mapping[bytes, bytes]) -> bytes:
+    """The header that tells the length of a body; empty where there is none."""
+    if b"transfer-encoding" in fields:
+        return b"transfer-encoding: chunked"
+    length = fields.get(b"content-length", b"0")
+    return b"content-length: " + length if int(length) else b""

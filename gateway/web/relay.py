@@ -15,6 +15,7 @@ from gateway.billing.errors import (
     Draining,
     GatewayError,
     Overloaded,
+    RequestTimeout,
     UpstreamBrokeOff,
     UpstreamError,
     UpstreamTimeout,
@@ -190,6 +191,8 @@ class Relay:
         error: GatewayError = UpstreamError("The upstream broke off in the middle of its answer.")
         if isinstance(fault, CutOff) and self._services.draining:
             error = Draining("This gateway is shutting down; the answer ends here.")
+        elif isinstance(fault, CutOff) and self._drain_timer is not None:
+            error = RequestTimeout("Keep your half of the connection open while a long answer comes; it ends here.")
         elif isinstance(fault, CutOff):
             error = UpstreamTimeout("The answer took longer than any may; it ends here.")
         self._record.error = error.code
@@ -201,7 +204,7 @@ class Relay:
         """Copy the events chunk by chunk to the client and the meter; returns what ended them too early."""
         self._services.metrics.streams_in_flight.inc()
         waited_s = self._exchange.waited_s
-        self._exchange.watch(self._drain)
+        self._exchange.watch(self._drain, from_half=True)
         try:
             await self._copy_chunks(answer, first)
         except CutOff as fault:
@@ -220,7 +223,7 @@ class Relay:
         return None
 
     def _drain(self) -> None:
-        """The client left: read on for the bill, unless too many do so already."""
+        """The client left, or seems to: read on for the bill, unless too many do so already."""
         self._draining = self._services.drains < self._limits.drains_max
         self._services.drains += self._draining
         drain_s = self._limits.drain_s if self._draining else 0

@@ -26,6 +26,7 @@ from gateway.wire.charge import counted_bound
 class CallLimits:
     """Bounds of one call."""
 
+    calls_max: int
     body_bytes_max: int
     body_timeout_s: float
     answer_s_max: float

@@ -40,7 +40,8 @@ class Tasks:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task[Any]] = set()
-        self._calls: set[asyncio.Task[None]] = set()
+        self.calls: set[asyncio.Task[None]] = set()
+        """Those that serve a client."""
         self._to_hurry: set[Callable[[], None]] = set()
         self.hurried = False
 
@@ -53,8 +54,8 @@ class Tasks:
     def start_call(self, call: Coroutine[Any, Any, None]) -> None:
         """The same for what serves a client: `calls_ended` waits for it."""
         task = self._create(call)
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        self.calls.add(task)
+        task.add_done_callback(self.calls.discard)
 
     def _create(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         # To be asked which loop runs, Python 3.11 asks the system for the process's id, and that several times a call.
@@ -81,18 +82,18 @@ class Tasks:
         """Wait for all calls, but no longer; each ends soon after `hurry`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._calls:
-                    await asyncio.wait(self._calls)
+                while self.calls:
+                    await asyncio.wait(self.calls)
 
     async def finished(self, timeout_s: float) -> int:
         """Wait for all tasks, those they start meanwhile included; returns how many run on when the time is over."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self._running or self._calls:
-                    await asyncio.wait(self._running | self._calls)
+                while self._running or self.calls:
+                    await asyncio.wait(self._running | self.calls)
         except TimeoutError:
             pass  # the caller is told how many
-        return len(self._running) + len(self._calls)
+        return len(self._running) + len(self.calls)
 
 
 class Patience:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from gateway.billing.errors import RequestTimeout, RequestTooLarge, UnsupportedMediaType
 from gateway.web.errors import Header
-from gateway.web.exchange import ClientLeft, Exchange, head_of
+from gateway.web.exchange import ClientLeft, Exchange
+from gateway.wire.answer_head import head_of
 
 JSON = [(b"content-type", b"application/json")]
 DATE = (b"date", b"Sun, 22 Nov 2026 10:00:00 GMT")
@@ -30,6 +31,7 @@ class Wire:
     ) -> None:
         self.method = method
         self.headers = headers
+        self.fields: Mapping[bytes, bytes] = dict(reversed(headers))
         self.keep_alive = keep_alive
         self.is_http_1_0 = is_http_1_0
         self.expects_continue = expects_continue

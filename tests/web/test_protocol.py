@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import re
 import resource
 import socket
 import time
@@ -15,7 +16,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from gateway.web.exchange import Exchange
-from gateway.web.protocol import DataPlane, GatewayProtocol, without_offer
+from gateway.web.protocol import DataPlane, GatewayProtocol
 from tests.stack import Admin, Process, bearer, chat
 
 OFFER = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAoAAAAAIAAAAA"}
@@ -80,6 +81,7 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.reads = True
         self.closed = False
+        self.ended = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
@@ -89,6 +91,12 @@ class Wire(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self.reads = True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def abort(self) -> None:
+        self.closed = True
 
     def is_closing(self) -> bool:
         return self.closed
@@ -159,9 +167,75 @@ def test_a_client_is_heard_again_when_its_last_request_has_its_turn() -> None:
     assert [(1, False), (2, False), (3, True), (3, True)] == asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE"])
-def test_only_the_offer_is_taken_out_of_the_head(name: bytes) -> None:
-    """Other headers that hold the word, and the body, pass as they came."""
-    kept = b"POST / HTTP/1.1\r\nupgrade-insecure-requests: 1\r\nx-note: upgrade: now\r\n"
-    body = b"\r\n\r\nUpgrade: me"
-    assert kept + b"x-upgrade-ignored: h2c" + body == without_offer(kept + name + b": h2c" + body)
+def every_split(data: bytes) -> list[list[bytes]]:
+    """Whole, byte by byte, and cut in two anywhere."""
+    halves = [[data[:at], data[at:]] for at in range(1, len(data))]
+    return [[data], [bytes([byte]) for byte in data], *halves]
+
+
+BODY = b'{"a":1}'
+CHUNKS = b"3;x=y\r\n" + BODY[:3] + b"\r\n4\r\n" + BODY[3:] + b"\r\n0\r\nx-trailer: 1\r\n\r\n"
+OFFERS = b"connection: Upgrade\r\nupgrade: h2c\r\n"
+WHOLE = {
+    "by its length": b"POST /call/ HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n" + BODY,
+    "in chunks": b"POST /call/ HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + CHUNKS,
+    "with an offer": b"POST /call/ HTTP/1.1\r\nhost: x\r\n" + OFFERS + b"content-length: 7\r\n\r\n" + BODY,
+    "with an offer, in chunks": b"POST /call/ HTTP/1.1\r\nhost: x\r\n"
+    + OFFERS
+    + b"transfer-encoding: chunked\r\n\r\n"
+    + CHUNKS,
+    "behind line breaks": b"\r\n\r\nPOST /call/ HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n" + BODY,
+}
+
+
+@pytest.mark.parametrize("request_bytes", WHOLE.values(), ids=WHOLE)
+def test_a_request_is_the_same_at_every_split(request_bytes: bytes) -> None:
+    """Whole, byte by byte, cut in two anywhere, and with the next one behind it: two calls with one body each."""
+    twice = request_bytes * 2
+
+    async def bodies(parts: list[bytes]) -> list[bytes]:
+        wire, begun = Wire(), list[Exchange]()
+        protocol = connected(wire, begun)
+        read = []
+        for part in parts:
+            protocol.data_received(part)
+        for number in range(2):
+            read.append(await begun[number].json_body(1000, 5))
+            await begun[number].answer(200, [], b"")
+        return [*read, wire.written[:12]]
+
+    async def scenario() -> None:
+        for parts in every_split(twice):
+            assert [BODY, BODY, b"HTTP/1.1 200"] == await bodies(parts), parts[0]
+
+    asyncio.run(scenario())
+
+
+REFUSED = {
+    "two lengths": b"POST /call/ HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\ncontent-length: 7\r\n\r\n" + BODY,
+    "stacked codings": b"POST /call/ HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n" + CHUNKS,
+    "no host": b"POST /call/ HTTP/1.1\r\ncontent-length: 7\r\n\r\n" + BODY,
+    "two keys": b"POST /call/ HTTP/1.1\r\nhost: x\r\nauthorization: a\r\nAuthorization: b\r\n\r\n",
+    "garbage": b"\x00\x01\x02",
+}
+
+
+@pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED)
+def test_a_refusal_is_the_same_at_every_split(request_bytes: bytes) -> None:
+    """Behind a call that runs as well: its answer first, then 400, and no call begins."""
+    asked = CALL + b"{}" + request_bytes
+
+    async def answers(parts: list[bytes]) -> list[object]:
+        wire, begun = Wire(), list[Exchange]()
+        protocol = connected(wire, begun)
+        for part in parts:
+            protocol.data_received(part)
+        before = wire.written
+        await begun[0].answer(200, [], b"")
+        return [before, re.findall(rb"HTTP/1\.1 \d+", wire.written), len(begun), wire.ended]
+
+    async def scenario() -> None:
+        for parts in every_split(asked):
+            assert [b"", [b"HTTP/1.1 200", b"HTTP/1.1 400"], 1, True] == await answers(parts), parts[0]
+
+    asyncio.run(scenario())

@@ -1,0 +1,70 @@
+"""Who comes in: how many connections there are, in all and of each address, and what each is bounded by."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from gateway.billing.errors import GatewayError, Overloaded
+from gateway.brake import Network, address_of
+
+_LINGERING_MAX = 256
+_RETRY_AFTER_S = 1
+_FULL = "This gateway has as many connections as it takes; close idle ones, and try again."
+_FULL_OF_ONE = "Your address has as many connections to this gateway as one may have; use those that are open."
+
+
+@dataclass(frozen=True, slots=True)
+class DoorRules:
+    """Bounds of a process's connections. Those of `trusted_proxies` are many clients', so they count in all alone."""
+
+    connections_max: int = 4096
+    connections_per_address_max: int = 1024
+    trusted_proxies: Collection[Network] = ()
+    head_timeout_s: float = 10
+    write_timeout_s: float = 60
+
+
+class Door:
+    """Counts the connections of one process. Every `enter` that let in is followed by one `leave`."""
+
+    def __init__(self, rules: DoorRules) -> None:
+        self.rules = rules
+        self._inside = 0
+        self._of_address: dict[str, int] = {}
+        self._lingering = 0
+
+    def enter(self, peer: str | None) -> GatewayError | None:
+        """Let a connection in, or say why not. `peer` is its address; None: through a socket that has none."""
+        address = self._counted_as(peer)
+        if self._inside >= self.rules.connections_max:
+            return Overloaded(_FULL, retry_after_s=_RETRY_AFTER_S)
+        if address is not None:
+            count = self._of_address.get(address, 0)
+            if count >= self.rules.connections_per_address_max:
+                return Overloaded(_FULL_OF_ONE, retry_after_s=_RETRY_AFTER_S)
+            self._of_address[address] = count + 1
+        self._inside += 1
+        return None
+
+    def leave(self, peer: str | None) -> None:
+        self._inside -= 1
+        address = self._counted_as(peer)
+        if address is not None:
+            self._of_address[address] -= 1
+            if not self._of_address[address]:
+                del self._of_address[address]
+
+    def may_linger(self) -> bool:
+        """Whether one more may stay a moment for its answer to be read; `lingered` follows."""
+        if self._lingering >= _LINGERING_MAX:
+            return False
+        self._lingering += 1
+        return True
+
+    def lingered(self) -> None:
+        self._lingering -= 1
+
+    def _counted_as(self, peer: str | None) -> str | None:
+        if peer is None or any(ip_address(peer) in network for network in self.rules.trusted_proxies):
+            return None
+        return address_of(peer, "", ())
