@@ -24,7 +24,9 @@ _HEADERS = (
     (b"user-agent", b"minitoolai-gateway"),
 )
 _PORTS = {"http": 80, "https": 443}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that is given out to the world. What lies outside is local, or stands for an address of IPv4: mapped,
+compatible, translated, by a NAT64."""
 
 
 class NotFetched(Exception):
@@ -153,8 +155,17 @@ def _is_address(host: str) -> bool:
 
 
 def _is_public(address: str) -> bool:
-    """Whether the whole world reaches it; an IPv6 address that stands for one of IPv4 is none of these."""
+    """Whether the whole world reaches it; an IPv6 address that has one of IPv4 within is never taken."""
     ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and (ip.sixtofour or ip.teredo or ip in _NAT64):
+    if isinstance(ip, ipaddress.IPv6Address) and (ip not in _GLOBAL_UNICAST or _is_tunnel(ip)):
         return False
     return ip.is_global and not ip.is_multicast
+
+
+def _is_tunnel(ip: ipaddress.IPv6Address) -> bool:
+    """By 6to4, Teredo or ISATAP: what is sent there goes on to an address of IPv4."""
+    return bool(ip.sixtofour or ip.teredo) or int(ip) >> 32 & _ISATAP_MASK == _ISATAP
+
+
+_ISATAP, _ISATAP_MASK = 0x0000_5EFE, 0xFDFF_FFFF
+"""The upper half of its interface identifier; one bit of that says whether the IPv4 address is a public one."""

@@ -69,6 +69,18 @@ def test_the_upstreams_own_pictures_are_fetched_wherever_it_is() -> None:
         "http://[::ffff:127.0.0.1]/a.png",
         "http://[64:ff9b::7f00:1]/a.png",
         "http://[2002:7f00:1::]/a.png",
+        "http://[2001:0:1:2:3:4:80ff:fffe]/a.png",
+        "http://[2a00:1450::5efe:7f00:1]/a.png",
+        "http://[2a00:1450::200:5efe:808:808]/a.png",
+        "http://[::]/a.png",
+        "http://[::127.0.0.1]/a.png",
+        "http://[::ffff:0:127.0.0.1]/a.png",
+        "http://[::ffff:8.8.8.8]/a.png",
+        "http://[64:ff9b::808:808]/a.png",
+        "http://[64:ff9b:1::7f00:1]/a.png",
+        "http://[fec0::1]/a.png",
+        "http://[ff0e::1]/a.png",
+        "http://[2001:db8::1]/a.png",
         "http://2130706433/a.png",
         "http://0x7f.1/a.png",
     ],
@@ -112,7 +124,8 @@ def test_a_public_address_is_taken_as_it_was_looked_at() -> None:
     """A name that means another machine a moment later leads nowhere else: the connection goes to that address, and is
     asked for by the name."""
     heads: list[bytes] = []
-    assert "93.184.215.14" == asyncio.run(public_address("93.184.215.14", 80))
+    for address in ("93.184.215.14", "2a00:1450:4001:82a::200e"):
+        assert address == asyncio.run(public_address(address, 80))
 
     async def work(url: str) -> None:
         named = f"http://pictures.example:{place_of(url).port}"
