@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 
 from gateway.store.embedded import EmbeddedRedis
 from tests.store.strict import OneNodeCluster
+
+settings.register_profile("long", max_examples=50 * settings().max_examples)
+"""For runs by hand: `./run test PATH --hypothesis-profile=long`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

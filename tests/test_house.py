@@ -45,6 +45,23 @@ def test_imports_point_one_way() -> None:
     assert 0 == done.returncode, done.stdout + done.stderr
 
 
+def test_every_rule_that_is_set_aside_has_its_reason() -> None:
+    """Beside it, where the next reader sees both: most are of ruff's security rules."""
+    bare = [
+        f"{shown(path)}:{number}"
+        for folder in (GATEWAY, BENCHMARKS, ROOT / "tests", ROOT / "examples")
+        for path in sources(folder)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"# noqa\S*( [A-Z]+[0-9]+,?)*$", line)
+    ]
+    assert [] == bare
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    ignored = re.findall(
+        r'^ +"[A-Z0-9", ]+,?$', settings.split("ignore = [", 1)[1].split("# The layout")[0], re.MULTILINE
+    )
+    assert [] == ignored
+
+
 @pytest.mark.parametrize("layer", PURE_MAY_IMPORT)
 def test_pure_layers_import_the_standard_library_alone(layer: str) -> None:
     """Beside the layers below them: rules of money and protocol must run, and be tested, anywhere."""

@@ -169,7 +169,8 @@ def server_program() -> str:
 
 def _runs_here(program: Path) -> bool:
     try:
-        version = subprocess.run([program, "--version"], capture_output=True, timeout=10, check=False)  # noqa: S603
+        command: list[str | Path] = [program, "--version"]
+        version = subprocess.run(command, capture_output=True, timeout=10, check=False)  # noqa: S603  # as above
         return version.returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -52,6 +52,8 @@ _TAGS: Mapping[Access, str] = {
     "reader": "control plane",
     "writer": "control plane",
 }
+_OURS = ref("Error")
+_OURS_OR_THEIRS: Schema = {"anyOf": [_OURS, ref("Upstream")]}
 _PASSED: Schema = {
     "description": "A failure of MiniToolAI's, passed on as it came: x-gateway-error-source: upstream",
     "content": {"*/*": {"schema": {}}},
@@ -103,7 +105,10 @@ def document(chat: ChatRules, images: ImageRules) -> Schema:
         "paths": dict(paths),
         "components": {
             "schemas": bodies(chat, images) | answers(),
-            "responses": {f"Refusal{status}": _refusal(status, names) for status, names in codes.items()},
+            "responses": {
+                **{f"Refusal{status}": _refusal(status, names, _OURS) for status, names in codes.items()},
+                **{f"Failure{status}": _refusal(status, names, _OURS_OR_THEIRS) for status, names in codes.items()},
+            },
             "securitySchemes": {
                 "subKey": {"type": "http", "scheme": "bearer", "description": "a sub-key: sk-mt-…"},
                 "subKeyHeader": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -140,18 +145,19 @@ def _responses(operation: Operation) -> Schema:
         for status, content in operation.answers.items()
     }
     of_keys = () if operation.access == "anyone" else _OF_KEYS
+    name = "Failure" if operation.upstream else "Refusal"
     for status in sorted({*_ALWAYS, *of_keys, *operation.refusals} - operation.answers.keys()):
-        responses[str(status)] = {"$ref": f"#/components/responses/Refusal{status}"}
+        responses[str(status)] = {"$ref": f"#/components/responses/{name}{status}"}
     if operation.upstream:
         responses |= {"4XX": _PASSED, "5XX": _PASSED}
     return responses
 
 
-def _refusal(status: int, codes: list[str]) -> Schema:
+def _refusal(status: int, codes: list[str], schema: Schema) -> Schema:
     return {
         "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}",
         "headers": {"x-gateway-error-source": {"required": True, "schema": {"enum": ["gateway", "upstream"]}}},
-        "content": {JSON: {"schema": ref("Error")}},
+        "content": {JSON: {"schema": schema}},
     }
 
 

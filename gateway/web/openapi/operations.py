@@ -12,7 +12,7 @@ from gateway.billing.ledger import EntryType
 from gateway.billing.price_schedule import PriceState
 from gateway.web.dataplane import CHAT, IMAGES, JOBS, OPENAI_CHAT, OPENAI_IMAGES
 from gateway.web.estimates import ESTIMATE
-from gateway.web.openapi.schemas import NAME, TEXT, Schema, nullable, one_of, ref, within
+from gateway.web.openapi.schemas import ANY, NAME, TEXT, Schema, nullable, one_of, ref, within
 
 Access = Literal["anyone", "scraper", "holder", "holder or job", "reader", "writer"]
 Content = Mapping[str, Schema]
@@ -94,7 +94,7 @@ _CALL_REFUSALS = (402, 403, 404, 409, 502, 504)
 _CALLS = (
     Operation(
         *("POST", CHAT, "Chat in MiniToolAI's own shape: its events pass unchanged and at once", "holder"),
-        answers={200: {EVENTS: TEXT, JSON: ref("Upstream")}},
+        answers={200: {EVENTS: ANY, JSON: ref("Upstream")}},
         parameters=(*_WISHES, _COST),
         body="ChatRequest",
         refusals=_CALL_REFUSALS,
@@ -102,7 +102,7 @@ _CALLS = (
     ),
     Operation(
         *("POST", OPENAI_CHAT, "The same chat as OpenAI's clients ask for it: a stream, or one object", "holder"),
-        answers={200: {EVENTS: TEXT, JSON: ref("Completion")}},
+        answers={200: {EVENTS: ANY, JSON: ref("Completion")}},
         parameters=(*_WISHES, _COST),
         body="OpenAIChatRequest",
         refusals=_CALL_REFUSALS,

@@ -1,0 +1,28 @@
+"""A little of each fuzz target with every change; `./run fuzz NAME --seconds N` goes on for longer."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.inputs import inputs_of
+from tests.fuzz.targets import TARGETS
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("cuts", [b"\0\0\0", b"\x40\x80\xc0", b"\x01\x7f\xff"])
+def test_every_seed_keeps_the_laws(name: str, cuts: bytes) -> None:
+    """What fails here fails before anything is drawn."""
+    for seed in TARGETS[name].seeds:
+        TARGETS[name].check(seed + cuts)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_drawn_keeps_the_laws(name: str) -> None:
+    """Hypothesis remembers what failed and shows the smallest."""
+
+    @settings(max_examples=5 * settings().max_examples, deadline=None)
+    @given(st.data())
+    def draw(data: st.DataObject) -> None:
+        TARGETS[name].check(data.draw(inputs_of(TARGETS[name])))
+
+    draw()
