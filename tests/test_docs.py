@@ -92,7 +92,13 @@ def test_every_decision_is_listed_and_has_its_parts() -> None:
 def test_links_and_paths_lead_somewhere() -> None:
     """Files move; sentences about them stay."""
     broken = []
-    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", *DOCS.rglob("*.md")]:
+    for page in [
+        ROOT / "README.md",
+        ROOT / "SECURITY.md",
+        ROOT / "CHANGELOG.md",
+        ROOT / "examples" / "README.md",
+        *DOCS.rglob("*.md"),
+    ]:
         text = page.read_text(encoding="utf-8")
         targets = [page.parent / link for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
         paths = re.findall(r"`((?:gateway|tests|benchmarks|config|deploy|docs|examples)/[\w./-]*)`", text)
@@ -104,8 +110,8 @@ def test_links_and_paths_lead_somewhere() -> None:
 
 def test_every_command_that_is_shown_exists() -> None:
     """`./run X` in a document is typed as it stands."""
-    tools = {"test", "bench", "check", "fmt", "lock"}
-    pages = [ROOT / "README.md", ROOT / "examples" / "README.md", *DOCS.rglob("*.md")]
+    tools = {"test", "bench", "fuzz", "check", "fmt", "lock"}
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "examples" / "README.md", *DOCS.rglob("*.md")]
     shown_names = {
         name for page in pages for name in re.findall(r"(?:\./run|`gateway) ([a-z]+)", page.read_text(encoding="utf-8"))
     }

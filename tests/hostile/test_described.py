@@ -4,11 +4,9 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
-import redis
 import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -23,12 +21,13 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gateway.billing.ledger import violations
-from gateway.store.embedded import EmbeddedRedis
 from gateway.web.openapi.document import document
 from gateway.wire.chat import ChatRules
 from gateway.wire.images import ImageRules
 from tests.books import read_books
-from tests.stack import ADMIN_KEY, Admin, Stack, bearer, chat, running_stack
+from tests.e2e.client import CHAT, send
+from tests.hostile.conftest import Target
+from tests.stack import ADMIN_KEY, bearer, chat
 
 SCHEMA = schemathesis.openapi.from_dict(cast(dict[str, Any], document(ChatRules(), ImageRules())))
 OPERATIONS = {
@@ -47,39 +46,30 @@ FAULT_OF_THE_UPSTREAM = 502
 """The answer where MiniToolAI refuses an image among several."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """`keys` are those to ask with, by whose they are."""
-
-    stack: Stack
-    url: str
-    session: requests.Session
-    keys: dict[str, str]
+@pytest.fixture(scope="module")
+def asker(target: Target) -> str:
+    """A member's key to ask with; beside it a team, a user and a key that may be spoilt."""
+    admin = target.admin
+    admin.post("/teams", {"id": KNOWN, "budgets": [{"window": "prepaid"}]})
+    admin.post("/users", {"id": KNOWN, "team": KNOWN})
+    admin.post("/keys", {"id": KNOWN, "team": KNOWN, "user": KNOWN})
+    admin.post("/teams", {"id": "askers"})
+    return str(admin.post("/keys", {"team": "askers"})["key"])
 
 
 @pytest.fixture(scope="module")
-def target(valkey: EmbeddedRedis) -> Iterator[Target]:
-    """A gateway with a team, a user and a key that may be spoilt, and keys of another team to ask with."""
-    with redis.Redis.from_url(valkey.url) as client:
-        client.flushall()
-    with running_stack(valkey.url) as stack, requests.Session() as session:
-        url = stack.gateway().url
-        admin = Admin(url)
-        for team in ("askers", KNOWN):
-            admin.post("/teams", {"id": team, "budgets": [{"window": "prepaid"}]})
-        admin.post("/users", {"id": KNOWN, "team": KNOWN})
-        admin.post("/keys", {"id": KNOWN, "team": KNOWN, "user": KNOWN})
-        member = admin.post("/keys", {"id": "asker", "team": "askers"})["key"]
-        admin.patch("/teams/askers", {"budgets": []})
-        admin.http.close()
-        yield Target(stack, url, session, {"admin": ADMIN_KEY, "member": member})
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as one:
+        yield one
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_no_answer_is_a_fault_and_each_is_as_described(target: Target, operation: str) -> None:
+def test_no_answer_is_a_fault_and_each_is_as_described(
+    target: Target, asker: str, session: requests.Session, operation: str
+) -> None:
     """With the administrator's key and a member's, of what fits its schema and of what does not."""
     described = OPERATIONS[operation]
-    own, foreign = ("admin", "member") if described.path.startswith(("/admin", "/metrics")) else ("member", "admin")
+    own, foreign = (ADMIN_KEY, asker) if described.path.startswith(("/admin", "/metrics")) else (asker, ADMIN_KEY)
     modes = [mode for mode in GenerationMode if described.body or described.query or mode is GenerationMode.POSITIVE]
     cases = st.one_of(*(described.as_strategy(generation_mode=mode) for mode in modes))
 
@@ -92,8 +82,8 @@ def test_no_answer_is_a_fault_and_each_is_as_described(target: Target, operation
     def ask(case: Case[Any], key: str, is_known: bool) -> None:
         if is_known:
             aim(case)
-        headers = {"authorization": f"Bearer {target.keys[key]}"}
-        response = case.call(base_url=target.url, session=target.session, headers=headers, timeout=30)
+        headers = bearer(key) | target.from_elsewhere()
+        response = case.call(base_url=target.gateway.url, session=session, headers=headers, timeout=30)
         assert response.status_code < 500 or response.status_code == FAULT_OF_THE_UPSTREAM, response.text
         case.validate_response(response, checks=CHECKS)
         if response.headers.get("x-gateway-error-source") == ["gateway"]:
@@ -105,11 +95,7 @@ def test_no_answer_is_a_fault_and_each_is_as_described(target: Target, operation
 
 def test_afterwards_others_are_served_and_the_books_are_right(target: Target) -> None:
     """Whatever was asked: it is the last test here."""
-    with Admin(target.url).http as admin:
-        admin.post("/admin/v1/teams", json={"id": "bystanders"}).raise_for_status()
-        key = admin.post("/admin/v1/keys", json={"team": "bystanders"}).json()["key"]
-    answer = target.session.post(f"{target.url}/api/chat-completions/", json=chat(), headers=bearer(key), timeout=30)
-    assert (200, "text/event-stream") == (answer.status_code, answer.headers["content-type"].partition(";")[0])
+    assert 200 == send(target.gateway.url, CHAT, chat(), target.neighbour).status
     target.stack.bill()  # once it is at rest, so is the ledger
     assert [] == violations(read_books(target.stack.redis_url))
 

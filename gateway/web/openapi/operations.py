@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from gateway.access import Who
 from gateway.billing.ledger import EntryType
 from gateway.billing.price_schedule import PriceState
 from gateway.web.dataplane import CHAT, IMAGES, JOBS, OPENAI_CHAT, OPENAI_IMAGES
 from gateway.web.estimates import ESTIMATE
 from gateway.web.openapi.schemas import ANY, NAME, TEXT, Schema, nullable, one_of, ref, within
 
-Access = Literal["anyone", "scraper", "holder", "holder or job", "reader", "writer"]
+Access = Who | Literal["holder or job"]
+"""As its route says; a job is polled with a key or by who knows its signature."""
 Content = Mapping[str, Schema]
 """What an answer may be, by its media type."""
 
