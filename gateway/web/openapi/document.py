@@ -25,7 +25,7 @@ _ABOUT = (
     "with and without its trailing slash. Amounts are decimal strings of dollars (…_usd) and integers (…_nano_usd), "
     "never floats. Every refusal has one shape, says what to do, and carries x-gateway-error-source."
 )
-_ALWAYS = (400, 408, 413, 415, 500, 503)
+_ALWAYS = (400, 408, 413, 415, 431, 500, 503)
 """Refusals of HTTP itself, and of a gateway that is overloaded, shuts down or has no Redis."""
 _OF_KEYS = (401, 403, 429)
 _SECURITY: Mapping[Access, list[Schema]] = {
