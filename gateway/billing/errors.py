@@ -13,8 +13,8 @@ from typing import ClassVar
 class GatewayError(Exception):
     """Base of all answers that are not a success. Raised anywhere, turned into HTTP in `web.errors`."""
 
-    status: ClassVar[int] = 500
-    type: ClassVar[str] = "server_error"
+    status: int = 500
+    type: str = "server_error"
     code: str = "internal_error"
     source: ClassVar[str] = "gateway"
     should_retry: ClassVar[bool | None] = None
@@ -278,6 +278,20 @@ class UpstreamRefused(UpstreamError):
 
     code = "upstream_refused"
     should_retry = False
+
+
+class UpstreamRejected(UpstreamError):
+    """MiniToolAI found fault with the caller's own request: that passes with its own status, one of 400 to 499."""
+
+    status = InvalidRequest.status
+    type = InvalidRequest.type
+    code = "upstream_rejected"
+
+    def __init__(self, message: str, *, status: int = status, retry_after_s: int | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.status = status
+        if status == RateLimitExceeded.status:
+            self.type = RateLimitExceeded.type
 
 
 class UpstreamTimeout(UpstreamError):

@@ -1,5 +1,6 @@
 """Errors as HTTP: status, headers and body, in one place for both planes."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from gateway.billing.budget import Window, instant
@@ -18,6 +19,7 @@ from gateway.billing.errors import (
     ScopeBlocked,
     UpstreamError,
     UpstreamRefused,
+    UpstreamRejected,
 )
 from gateway.billing.limits import Allowance, Left, Rate
 from gateway.billing.money import format_usd
@@ -27,12 +29,11 @@ from gateway.wire.strictjson import encode
 
 Header = tuple[bytes, bytes]
 
-UPSTREAM_REJECTED = "upstream_rejected"
-"""What a call counts as whose own request the upstream found fault with."""
 _REFUSED_BY_UPSTREAM = (401, 402, 403)
 _STATUS_MAX = 599
 _WORTH_WAITING = (429, 503)
 _UPSTREAM_RETRY_AFTER_S = 2
+_SECONDS = re.compile(rb"[0-9]{1,6}")
 _WINDOW_WORDS: Mapping[Window, str] = {
     "total": "in total",
     "day": "for today",
@@ -211,7 +212,15 @@ def passed_failure(status: int, headers: Sequence[Header]) -> tuple[str, list[He
     passed = [*headers, (b"x-gateway-error-source", b"upstream")]
     if status in _WORTH_WAITING and not any(name == b"retry-after" for name, _ in headers):
         passed.append((b"retry-after", str(_UPSTREAM_RETRY_AFTER_S).encode()))
-    return UpstreamError.code if status >= 500 else UPSTREAM_REJECTED, passed
+    return UpstreamError.code if status >= 500 else UpstreamRejected.code, passed
+
+
+def upstream_retry_after_s(status: int, headers: Sequence[Header]) -> int | None:
+    """When to come back, where the status says so: by the upstream's own header, if that names seconds."""
+    if status not in _WORTH_WAITING:
+        return None
+    said = next((value for name, value in headers if name == b"retry-after"), b"").strip()
+    return int(said) if _SECONDS.fullmatch(said) else _UPSTREAM_RETRY_AFTER_S
 
 
 def allowance_headers(allowance: Allowance) -> list[Header]:

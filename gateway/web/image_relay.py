@@ -10,7 +10,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.billing.errors import GatewayError, ImagesFailed, UpstreamRefused, UpstreamTimeout
+from gateway.billing.errors import (
+    GatewayError,
+    ImagesFailed,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamRejected,
+    UpstreamTimeout,
+)
 from gateway.billing.ledger import Posting
 from gateway.billing.money import format_usd
 from gateway.store.answers import unfinished_answer
@@ -104,7 +111,13 @@ class ImageRelay:
         try:
             data = await self._fetcher.fetch(picture.url)
         except NotFetched as fault:
-            return replace(picture, failure=Failure("image_not_fetched", f"The picture is at its url: {fault.reason}."))
+            return replace(
+                picture,
+                failure=Failure(
+                    "image_not_fetched",
+                    f"It could not be fetched ({fault.reason}): data has its url in place of its b64_json.",
+                ),
+            )
         return replace(picture, base64=(await asyncio.to_thread(base64.b64encode, data)).decode())
 
     async def _answer(
@@ -166,7 +179,9 @@ def _picture(index: int, submission: Submission, job: Job | None, request_id: st
 
 def _failure_of(job: Job, request_id: str) -> Failure:
     if job.state == "success":
-        return Failure("upstream_error", "MiniToolAI says that this image is done, but not where it is.")
+        return Failure(
+            "upstream_error", "MiniToolAI says that this image is done but not where it is; it stays charged."
+        )
     if job.state == "error":
         became = "its price was given back" if job.refunded_nano_usd else "it stays charged"
         return Failure(IMAGE_FAILED, f"MiniToolAI could not generate this image; {became}.")
@@ -185,7 +200,7 @@ def _error_of(submissions: Sequence[Submission], pictures: Sequence[Picture], re
             "once they are done; asking for them again costs again."
         )
     elif any(each.job is not None for each in submissions):
-        error = ImagesFailed("MiniToolAI generated none of these images; what failed was given back.")
+        error = ImagesFailed("MiniToolAI generated none of these images; failed says what each of them cost.")
     else:
         error = _worst([each.error for each in submissions if each.error is not None])
     error.details = {**error.details, "request_id": request_id, "failed": failed_images(pictures)}
@@ -193,7 +208,16 @@ def _error_of(submissions: Sequence[Submission], pictures: Sequence[Picture], re
 
 
 def _worst(errors: Sequence[GatewayError]) -> GatewayError:
-    """One that forbids a retry before any other: repeating the call may then cost again."""
+    """One that forbids a retry before any other: repeating the call may then cost again.
+
+    The caller's own request is at fault only where MiniToolAI said so, in the same way, of every image.
+    """
     final = [error for error in errors if error.should_retry is False and not isinstance(error, UpstreamRefused)]
     refused = [error for error in errors if isinstance(error, UpstreamRefused)]
-    return [*final, *refused, *errors][0]
+    others = [error for error in errors if not isinstance(error, UpstreamRejected)]
+    worst = [*final, *refused, *others]
+    if worst:
+        return worst[0]
+    if len({error.status for error in errors}) == 1:
+        return errors[0]
+    return UpstreamError("MiniToolAI accepted none of these images, for different reasons: failed has them.")

@@ -14,7 +14,7 @@ from gateway.billing.errors import (
     Overloaded,
     UpstreamBrokeOff,
     UpstreamError,
-    UpstreamRefused,
+    UpstreamRejected,
     UpstreamTimeout,
 )
 from gateway.billing.ledger import RELEASE, Posting
@@ -33,17 +33,17 @@ from gateway.upstream.leg import (
     UpstreamRequest,
     whole,
 )
+from gateway.web.errors import unfit_status, upstream_retry_after_s
 from gateway.web.relay import HeldCall
 from gateway.web.services import Services
 from gateway.wire.call import Endpoint, Outcome
 from gateway.wire.charge import posting_of, unanswered
 from gateway.wire.headers import is_coded
-from gateway.wire.images import ImageMeter
+from gateway.wire.images import ANSWER_BYTES_MAX, ImageMeter, fault_of
 
 log = logging.getLogger("gateway.submissions")
 
 _ONE = Usage(units=1)
-_REFUSED_BY_UPSTREAM = (401, 402, 403)
 _BOOKED = "It may have been billed, so it was booked as an estimate."
 
 
@@ -113,30 +113,47 @@ class Submissions:
         return (request_id if self._call.bound.units == 1 else f"{request_id}-{number + 1}").encode()
 
     async def _read(self, answer: UpstreamAnswer, number: int) -> Submission:
-        if answer.status in _REFUSED_BY_UPSTREAM:
-            return _refused(
-                UpstreamRefused(
-                    "MiniToolAI refused the organisation's own key or balance; your key is fine. Tell an administrator."
-                )
-            )
-        if answer.status >= 300:
-            return _refused(
-                UpstreamError(f"MiniToolAI answered with status {answer.status}; this image was not billed.")
-            )
+        unfit = unfit_status(answer.status)
+        if unfit is not None:
+            return _refused(unfit)
+        if answer.status >= 400:
+            return _refused(await self._failure(answer))
         if is_coded(answer.headers):
             return self._unanswered(UpstreamBrokeOff(f"The upstream answered in a coding nobody asked for. {_BOOKED}"))
-        meter = ImageMeter(self._call)
-        meter.feed(await whole(answer, self._services.limits.whole_answer_bytes_max))
-        return await self._metered(meter, number)
+        return await self._metered(await whole(answer, self._services.limits.whole_answer_bytes_max), number)
 
-    async def _metered(self, meter: ImageMeter, number: int) -> Submission:
+    async def _failure(self, answer: UpstreamAnswer) -> UpstreamError:
+        """What a status of 400 and above is to the caller; nothing was billed, whether its body comes or not."""
+        status, retry_after_s = answer.status, upstream_retry_after_s(answer.status, answer.headers)
+        try:
+            body = await whole(answer, ANSWER_BYTES_MAX)
+        except UpstreamFault:
+            body = b""
+        message = f"MiniToolAI answered with status {status}{self._said(body)} (nothing was billed)"
+        if status < 500:
+            return UpstreamRejected(message, status=status, retry_after_s=retry_after_s)
+        return UpstreamError(message, retry_after_s=retry_after_s)
+
+    def _said(self, body: bytes) -> str:
+        """What an answer says is wrong, to be put behind our own words."""
+        said = fault_of(body, self._key.secret)
+        return f": {said}" if said else ""
+
+    def _without_job(self, body: bytes, *, is_booked: bool) -> UpstreamError:
+        if is_booked:
+            return UpstreamBrokeOff(
+                "MiniToolAI says that it accepted this image but named no job for it; it stays charged."
+            )
+        return UpstreamError(f"MiniToolAI did not accept this image{self._said(body)} (nothing was billed)")
+
+    async def _metered(self, body: bytes, number: int) -> Submission:
+        meter = ImageMeter(self._call)
+        meter.feed(body)
         one = self._call._replace(bound=_ONE, usage_max=_ONE)
         outcome = meter.outcome()
         if meter.job is None:
             posting = posting_of(one, self._price, self._share_nano_usd, outcome) or RELEASE
-            what = "named no job for this image; it was booked" if outcome.anomaly else "did not accept this image"
-            error = UpstreamBrokeOff if outcome.anomaly else UpstreamError
-            return Submission(posting, error=error(f"MiniToolAI {what}."))
+            return Submission(posting, error=self._without_job(body, is_booked=outcome.anomaly))
         posting = Posting("capture", self._share_nano_usd, _ONE)
         job = Job(
             *meter.job,

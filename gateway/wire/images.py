@@ -13,6 +13,7 @@ from gateway.billing.prices import PriceList
 from gateway.billing.usage import Usage
 from gateway.wire.call import Call, Outcome
 from gateway.wire.fields import choice_of, integer_of, number_of, refuse_unknown, string_of
+from gateway.wire.headers import mask
 from gateway.wire.strictjson import JSON, JSONObject, encode
 
 KIND = "image"
@@ -20,6 +21,7 @@ ANSWER_BYTES_MAX = 1024 * 1024
 SIDES = ("width", "height")
 JOB_CHARACTERS_MAX = 200
 URL_CHARACTERS_MAX = 4096
+FAULT_CHARACTERS_MAX = 500
 
 PollState = Literal["success", "error", "pending"]
 
@@ -146,6 +148,18 @@ def image_url_of(body: bytes, secret: bytes = b"") -> str:
     if not isinstance(url, str) or not url.startswith(("http://", "https://")) or len(url) > URL_CHARACTERS_MAX:
         return ""
     return "" if secret and secret.decode("latin-1") in url else url
+
+
+def fault_of(body: bytes, secret: bytes = b"") -> str:
+    """What an answer says is wrong, on one line, `secret` masked, bounded; "" where it says nothing that can be shown.
+
+    MiniToolAI's errors are not documented: the places are OpenAI's and those of an answer to a poll.
+    """
+    answer = _object_of(body) or {}
+    error = answer.get("error")
+    said = error.get("message") if isinstance(error, dict) else error or answer.get("message")
+    words = "".join(char if char.isprintable() else " " for char in said).split() if isinstance(said, str) else []
+    return mask(" ".join(words).encode(), secret).decode()[:FAULT_CHARACTERS_MAX]
 
 
 _FIELDS = frozenset(

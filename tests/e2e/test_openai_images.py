@@ -18,7 +18,7 @@ from gateway.billing.ledger import violations
 from tests.books import read_books
 from tests.e2e.client import Answer, send, stream
 from tests.e2e.waiting import until
-from tests.stack import Admin, Process, Stack
+from tests.stack import UPSTREAM_KEY, Admin, Process, Stack
 
 IMAGES = "/v1/images/generations"
 PRICE_NANO_USD = 1_500_000
@@ -184,6 +184,56 @@ def test_nothing_accepted_costs_nothing(painter: Painter, fault: str, status: in
     assert (status, code, "0.00") == (answer.status, answer.error["code"], answer.headers["x-gateway-cost-usd"])
     assert answer.request_id == answer.error["request_id"]
     assert [("release", 0)] == painter.entries()[-1:]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retry_after"),
+    [(400, "invalid_request_error", None), (404, "invalid_request_error", None), (429, "rate_limit_error", "2")],
+)
+def test_what_minitoolai_rejects_is_the_callers_to_put_right(
+    painter: Painter, status: int, kind: str, retry_after: str | None
+) -> None:
+    """Its own status and words: no SDK repeats what cannot succeed, and each waits with what may. Nothing is paid."""
+    painter.order(f"status={status}", 2)
+    answer = painter.ask(2)
+    assert (status, "upstream_rejected", kind) == (answer.status, answer.error["code"], answer.error["type"])
+    assert f"status {status}: emulated status {status}" in answer.error["message"]
+    assert ("upstream", "0.00", retry_after) == (
+        answer.headers["x-gateway-error-source"],
+        answer.headers["x-gateway-cost-usd"],
+        answer.headers.get("retry-after"),
+    )
+    assert 2 * ["upstream_rejected"] == [failed["code"] for failed in answer.error["failed"]]
+    assert [("release", 0)] == painter.entries()[-1:]
+
+
+@pytest.mark.parametrize("other", ["status=500", "status=429", "no_job"])
+def test_a_request_is_not_at_fault_unless_all_its_images_say_so(painter: Painter, other: str) -> None:
+    """What befell another of its images has nothing to do with the request: 502, which may be tried again."""
+    painter.order("status=400")
+    painter.order(other)
+    answer = painter.ask(2)
+    assert (502, "upstream_error", None) == (
+        answer.status,
+        answer.error["code"],
+        answer.headers.get("x-should-retry"),
+    )
+
+
+def test_the_organisations_key_is_in_no_message(painter: Painter) -> None:
+    """MiniToolAI repeats it in its error, and what that says is told."""
+    painter.order("echo_key")
+    answer = painter.ask()
+    assert (502, "upstream_error") == (answer.status, answer.error["code"])
+    assert "*" * len(UPSTREAM_KEY) in answer.error["message"]
+    assert UPSTREAM_KEY.encode() not in answer.body
+
+
+def test_what_is_rejected_under_an_idempotency_key_can_be_asked_again(painter: Painter) -> None:
+    """It cost nothing, so its key is free: a 429 is not the answer for a day."""
+    same = {"idempotency-key": "busy"}
+    painter.order("status=429")
+    assert [429, 200] == [painter.ask(1, "Busy", same).status for _ in range(2)]
 
 
 def test_all_jobs_failing_gives_everything_back(painter: Painter) -> None:

@@ -12,7 +12,7 @@ from gateway.billing.errors import GatewayError
 from gateway.billing.limits import Allowance, Left
 from gateway.billing.principal import Scope
 from gateway.store.admission import OverBudget, RateLimited, Refused
-from gateway.web.errors import allowance_headers, error_answer, refusal
+from gateway.web.errors import allowance_headers, error_answer, refusal, upstream_retry_after_s
 
 TABLE = {
     "internal_error": (500, "server_error"),
@@ -49,6 +49,7 @@ TABLE = {
     "budget_held": (429, "rate_limit_error"),
     "too_many_failures": (429, "rate_limit_error"),  # not the interface's: the dashboard's login answers it
     "upstream_error": (502, "upstream_error"),
+    "upstream_rejected": (400, "invalid_request_error"),
     "upstream_refused": (502, "upstream_error"),
     "upstream_timeout": (504, "upstream_error"),
     "ledger_unavailable": (503, "server_error"),
@@ -202,3 +203,25 @@ def test_what_is_left_is_told_in_openais_headers() -> None:
         (b"x-gateway-budget-remaining-usd", b"0.0015"),
     ] == allowance_headers(left)
     assert [] == allowance_headers(Allowance())
+
+
+@pytest.mark.parametrize(
+    ("status", "sent", "retry_after_s"),
+    [
+        (429, b"17", 17),
+        (429, b" 0 ", 0),
+        (503, b"17", 17),
+        (429, b"Sun, 22 Nov 2026 10:00:00 GMT", 2),
+        (429, b"-1", 2),
+        (429, b"9" * 7, 2),
+        (429, None, 2),
+        (400, b"17", None),
+        (500, b"17", None),
+    ],
+)
+def test_when_to_come_back_is_the_upstreams_word_where_it_is_one(
+    status: int, sent: bytes | None, retry_after_s: int | None
+) -> None:
+    """Seconds are taken over; whatever else stands there, two of them bring no harm."""
+    headers = [(b"retry-after", sent)] if sent is not None else []
+    assert retry_after_s == upstream_retry_after_s(status, headers)

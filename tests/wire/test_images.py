@@ -11,9 +11,11 @@ from gateway.billing.usage import Usage
 from gateway.wire.call import Call, Outcome
 from gateway.wire.images import (
     ANSWER_BYTES_MAX,
+    FAULT_CHARACTERS_MAX,
     ImageMeter,
     ImageRules,
     PollState,
+    fault_of,
     inspect_image,
     inspect_poll,
     poll_state,
@@ -189,3 +191,31 @@ def test_a_poll_without_a_job_is_refused_by_name(fields: dict[str, Any], param: 
 def test_what_is_neither_success_nor_error_is_pending(body: bytes, state: PollState) -> None:
     """The pending state is not documented; a job must not be refunded for a word nobody knows."""
     assert state == poll_state(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b'{"error":{"message":"too  lewd\\n"}}', "too lewd"),
+        (b'{"error":"too lewd"}', "too lewd"),
+        (b'{"status":"error","message":"too \\u0007lewd"}', "too lewd"),
+        (b'{"error":{"message":""},"message":"too lewd"}', ""),
+        (b'{"error":{"message":7}}', ""),
+        (b'{"error":[1],"message":"too lewd"}', ""),
+        (b'{"status":"error","jobid":null,"signature":null}', ""),
+        (b"<html>too lewd</html>", ""),
+        (b'{"message":"' + b"x" * 1000 + b'"}', "x" * FAULT_CHARACTERS_MAX),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, bytes) else None,
+)
+def test_what_an_answer_says_is_wrong_is_found_where_errors_have_it(body: bytes, fault: str) -> None:
+    """It becomes part of a message of ours: one line, of bounded length, and never a page for people."""
+    assert fault == fault_of(body)
+
+
+def test_a_secret_is_masked_however_it_is_written() -> None:
+    """Escaped in the JSON, or across the bound."""
+    escaped = b'{"error":"it was \\u0073k-secret' + b" x" * FAULT_CHARACTERS_MAX + b'"}'
+    assert fault_of(escaped, b"sk-secret").startswith("it was ********* x")
+    across = b'{"error":"' + b"x" * (FAULT_CHARACTERS_MAX - 3) + b'sk-secret"}'
+    assert fault_of(across, b"sk-secret").endswith("x***")
