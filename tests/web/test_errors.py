@@ -44,6 +44,7 @@ TABLE = {
     "precondition_failed": (412, "invalid_request_error"),
     "request_too_large": (413, "invalid_request_error"),
     "unsupported_media_type": (415, "invalid_request_error"),
+    "headers_too_large": (431, "invalid_request_error"),
     "rate_limit_exceeded": (429, "rate_limit_error"),
     "concurrency_limit_exceeded": (429, "rate_limit_error"),
     "budget_held": (429, "rate_limit_error"),
