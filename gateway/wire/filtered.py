@@ -1,4 +1,4 @@
-"""A stream of chat events as OpenAI's clients want it: without its usage, or with the cost, or both."""
+"""A stream of chat events as OpenAI's clients want it: with roles, without usage, with the cost, or as it is."""
 
 import re
 
@@ -8,6 +8,7 @@ from gateway.billing.money import format_usd
 from gateway.wire.event_cutter import EventCutter, Piece, ends_event
 from gateway.wire.headers import StreamMask
 from gateway.wire.presentation import Presentation, usage_with_cost
+from gateway.wire.roles import Roles
 from gateway.wire.sse import EVENT_BYTES_MAX, EventParser
 from gateway.wire.strictjson import encode
 
@@ -19,11 +20,13 @@ class Filtered:
     - An event passes at the moment it is whole; one that the upstream never finished is not shown at all.
     - An event longer than `event_bytes_max` passes as it is, whatever it holds.
     - Only with the cost does anything whole wait: [DONE], and the usage that gets the cost as its members.
+    - The roles are all that is added to an event; `wire.roles` has the laws of it.
     """
 
     def __init__(self, presentation: Presentation, secret: bytes, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
         self._asked = presentation
         self._mask = StreamMask(secret)
+        self._roles = Roles(presentation.choices)
         self._cutter = EventCutter(event_bytes_max)
         self._held_bytes_max = event_bytes_max
         self._held: list[bytes] = []  # what waits for the cost: events and comments of the stream's end
@@ -56,7 +59,7 @@ class Filtered:
 
         They need not be cut: what costs little for one event adds up over the hundreds of a burst.
         """
-        if self._held or b"\r" in data:
+        if self._held or b"\r" in data or not self._roles.all_told:
             return 0
         end = len(data)
         if data.count(b'"usage"') != data.count(b'"usage":null') or (self._asked.with_cost and _DONE in data):
@@ -82,7 +85,9 @@ class Filtered:
             return b""
         if event is None:
             return self._show(piece.data)
-        return self._show(self._let_go() + piece.data)  # the stream goes on behind what looked like its end
+        return self._show(
+            self._let_go() + self._roles.told(piece.data, event)
+        )  # the stream goes on behind what looked like its end
 
     def _take_late(self, data: bytes) -> bytes:
         """What belongs to the event before it goes where that went."""

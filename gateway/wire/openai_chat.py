@@ -27,7 +27,7 @@ def inspect_openai_chat(fields: JSONObject, rules: ChatRules, prices: PriceList)
 
 
 def openai_presentation(fields: JSONObject, *, with_cost: bool) -> Presentation:
-    """A stream where `stream` is true, else one object with everything in it.
+    """A stream where `stream` is true, else one object with everything in it. `fields` were inspected.
 
     Raises InvalidRequest and UnsupportedParameter: `stream` or `stream_options` is not as OpenAI has it.
     """
@@ -36,7 +36,14 @@ def openai_presentation(fields: JSONObject, *, with_cost: bool) -> Presentation:
     if options is not None and not streamed:
         raise InvalidRequest('stream_options needs "stream": true beside it.', param="stream_options")
     with_usage = not streamed or (options is not None and _include_usage(options))
-    return Presentation(folded=not streamed, with_usage=with_usage, with_cost=with_cost, cost_in_usage=with_cost)
+    choices = fields.get("n")
+    return Presentation(
+        folded=not streamed,
+        with_usage=with_usage,
+        with_cost=with_cost,
+        cost_in_usage=with_cost,
+        choices=choices if isinstance(choices, int) else 1,
+    )
 
 
 def _include_usage(options: JSON) -> bool:

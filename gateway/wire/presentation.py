@@ -24,20 +24,25 @@ class Presentation:
     """What a caller asked for beside the answer itself.
 
     `folded`: one object in place of a stream. `with_usage`: the chunk with the usage is shown. `with_cost`: so is the
-    cost, as a comment of a stream; `cost_in_usage`: and as members of the usage. Of pictures: how many `images`, and
-    whether `in_base64`.
+    cost, as a comment of a stream; `cost_in_usage`: and as members of the usage. `choices`: so many a chat
+    answer in OpenAI's shape has, and each begins with its role; 0 on MiniToolAI's own path, where nothing is added to
+    it. Of pictures: how many `images`, and whether `in_base64`.
     """
 
     folded: bool = False
     with_usage: bool = True
     with_cost: bool = False
     cost_in_usage: bool = False
+    choices: int = 0
     images: int = 1
     in_base64: bool = False
 
     @property
     def words(self) -> str:
-        """The same in words, equal for equal presentations; empty where the answer is shown as it was sent."""
+        """The same in words, equal for equal presentations of one request; empty where nothing else was asked for.
+
+        What the request's own body says (`choices`) is left to it.
+        """
         asked = (
             ("folded", self.folded),
             ("without usage", not self.with_usage),

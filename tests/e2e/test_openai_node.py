@@ -29,6 +29,19 @@ def test_a_stream_says_what_the_whole_answer_says(face: Face) -> None:
     assert face.last_bill() == (whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
 
 
+@pytest.mark.parametrize("choices", [1, 2])
+def test_its_helper_puts_a_stream_together_and_goes_on_with_what_it_made(face: Face, choices: int) -> None:
+    """It raises "missing role" where no chunk names one."""
+    request = {**BRIEF, "messages": asking("Who are you?"), "n": choices}
+    (first, second), statuses = scenario(face.base_url, face.key(), "conversation", request)
+    (whole,), _ = scenario(face.base_url, face.key(), "whole", request)
+    assert [200, 200] == statuses
+    assert ["assistant"] == [choice["message"]["role"] for choice in second["choices"]]
+    assert [("assistant", choice["message"]["content"]) for choice in whole["choices"]] == [
+        (choice["message"]["role"], choice["message"]["content"]) for choice in first["choices"]
+    ]
+
+
 def test_the_first_chunk_is_read_while_the_second_is_withheld(face: Face) -> None:
     """The program prints it before the upstream has written another."""
     request = {**BRIEF, "messages": asking("Slowly, please. [[fault:withhold_after=1]]")}

@@ -90,6 +90,21 @@ def test_a_conversation_goes_on_with_what_was_answered(face: Face) -> None:
     assert second.usage.prompt_tokens > first.usage.prompt_tokens + first.usage.completion_tokens
 
 
+@pytest.mark.parametrize("choices", [1, 2])
+def test_its_helper_puts_a_stream_together_and_goes_on_with_what_it_made(face: Face, choices: int) -> None:
+    """It takes the role from the first chunk of each choice; a message without one cannot be sent back."""
+    client, messages = face.client(), asking("Who are you?")
+    with client.chat.completions.stream(messages=messages, n=choices, model=MODEL) as answer:
+        first = answer.get_final_completion()
+    whole = client.chat.completions.create(messages=messages, n=choices, model=MODEL)
+    assert [("assistant", choice.message.content) for choice in whole.choices] == [
+        (choice.message.role, choice.message.content) for choice in first.choices
+    ]
+    history: Any = [*messages, first.choices[0].message, *asking("And who am I?")]
+    with client.chat.completions.stream(messages=history, model=MODEL) as answer:
+        assert "assistant" == answer.get_final_completion().choices[0].message.role
+
+
 @pytest.mark.parametrize("url", ["https://example.com/image.jpg", data_url("png", png(300, 200))])
 @pytest.mark.parametrize("detail", ["auto", "low"])
 def test_an_image_in_a_chat(face: Face, url: str, detail: str) -> None:

@@ -92,9 +92,12 @@ def test_everything_else_is_refused_as_ever(asked: dict[str, Any], param: str, p
 def test_stream_and_its_options_say_how_the_answer_is_shown(
     fields: dict[str, Any], folded: bool, with_usage: bool, with_cost: bool
 ) -> None:
-    """One object unless a stream was asked for; its usage only where that was."""
-    expected = Presentation(folded=folded, with_usage=with_usage, with_cost=with_cost, cost_in_usage=with_cost)
-    assert expected == openai_presentation(fields, with_cost=with_cost)
+    """One object unless a stream was asked for; its usage only where that was; of as many choices as were asked for."""
+    for choices, asked in ((1, fields), (1, {**fields, "n": None}), (3, {**fields, "n": 3})):
+        expected = Presentation(
+            folded=folded, with_usage=with_usage, with_cost=with_cost, cost_in_usage=with_cost, choices=choices
+        )
+        assert expected == openai_presentation(asked, with_cost=with_cost)
 
 
 @pytest.mark.parametrize(

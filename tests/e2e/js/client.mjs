@@ -19,6 +19,14 @@ const scenarios = {
     for await (const chunk of await client.chat.completions.create({ ...request, stream: true }, options)) tell(chunk);
   },
 
+  // The helper that puts a stream together, twice: the second time its own message is part of the history.
+  async conversation(request) {
+    const first = await client.chat.completions.stream(request).finalChatCompletion();
+    tell(first);
+    const messages = [...request.messages, first.choices[0].message, { role: "user", content: "And who am I?" }];
+    return client.chat.completions.stream({ ...request, n: 1, messages }).finalChatCompletion();
+  },
+
   models: async () => (await client.models.list()).data,
 
   model: (id) => client.models.retrieve(id),
