@@ -55,6 +55,7 @@ from gateway.store.reports import Projector, Reports
 from gateway.store.requests import Requests
 from gateway.store.scopes import Principals, Scopes, ensure_organisation
 from gateway.store.scripts import RedisScripts
+from gateway.store.secrets import Secrets
 from gateway.store.sessions import Sessions
 from gateway.store.spool import Spool
 from gateway.store.upstream_account import UpstreamAccounts
@@ -88,6 +89,7 @@ from gateway.web.proxy import NewRelay, Proxy, new_request_id
 from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
 from gateway.web.requests import OwnRequests
+from gateway.web.rotation import KeyRotation
 from gateway.web.scrape import LedgerScrape
 from gateway.web.services import Services, UpstreamKey
 from gateway.web.settlement import Settlements, Tasks
@@ -183,6 +185,7 @@ class Gateway:
             *OwnRequests(auth, Requests(self._redis, ledger, services.jobs)).routes(),
             *Models(auth, scopes, prices).routes(),
             *scope_routes(auth, scopes, calendar),
+            *KeyRotation(auth, scopes, Secrets(self._redis, scripts), calendar).routes(),
             *OwnUsage(auth, usage_reports).routes(),
             *Books(auth, ledger, usage_reports, scopes, calendar).routes(),
             *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),

@@ -36,6 +36,9 @@ class Principal(NamedTuple):
     team: str
     user: str | None
     key: str
+    secret: str = ""
+    """Digest of the secret that was shown, of which a key has several for a while after its rotation; "" where none
+    was: a call as its hold remembers it."""
 
     def scopes(self) -> tuple[Scope, ...]:
         """Outermost first: the order in which refusals are reported."""

@@ -27,7 +27,23 @@ KEYS = Group(
 
 def main(argv: Sequence[str]) -> int:
     revoking = (revoke, "end one key for good; block it instead to be able to take that back")
-    return run(parser_of(KEYS, create_action=create_key, more_actions={"revoke": revoking}), argv)
+    rotating = (rotate, "give one key a new secret; the old one stays good for a while")
+    parser = parser_of(
+        KEYS,
+        create_action=create_key,
+        more_actions={"rotate": rotating, "revoke": revoking},
+        more_options={"rotate": add_grace},
+    )
+    return run(parser, argv)
+
+
+def add_grace(rotating: argparse.ArgumentParser) -> None:
+    rotating.add_argument(
+        "--grace-s",
+        type=int,
+        metavar="SECONDS",
+        help="how long the old secret stays good: a day by default, 0 not at all",
+    )
 
 
 def create_key(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
@@ -40,6 +56,19 @@ def create_key(group: Group, control_plane: ControlPlane, arguments: argparse.Na
     if not arguments.json:
         print("\nThe secret is not kept and will not be shown again:")
         print(answer["key"])
+    return 0
+
+
+def rotate(group: Group, control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
+    """Print until when the old secret is good, then the new one alone on the last line."""
+    body = {} if arguments.grace_s is None else {"grace_s": arguments.grace_s}
+    answer = control_plane.post(path_of(group.collection, arguments.id) + "/rotate", body, org=arguments.org)
+    if arguments.json:
+        print_json(answer)
+        return 0
+    print(f"Key {arguments.id} has a new secret; the old one is good until {answer['old_secret_until']}.")
+    print("The new one is not kept and will not be shown again:")
+    print(answer["key"])
     return 0
 
 

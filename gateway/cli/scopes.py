@@ -54,8 +54,12 @@ def parser_of(
     *,
     create_action: Action | None = None,
     more_actions: Mapping[str, tuple[Action, str]] | None = None,
+    more_options: Mapping[str, Callable[[argparse.ArgumentParser], None]] | None = None,
 ) -> argparse.ArgumentParser:
-    """The group's parser: the actions that every scope has, and `more_actions`, name → (action, summary)."""
+    """The group's parser: the actions that every scope has, and `more_actions`, name → (action, summary).
+
+    `more_options`: what adds options to an action of that name.
+    """
     parser = argparse.ArgumentParser(prog=f"gateway {group.collection}")
     parser.set_defaults(group=group)
     actions = parser.add_subparsers(required=True, metavar="ACTION")
@@ -76,6 +80,8 @@ def parser_of(
         acting.add_argument("id", help=f"the {group.noun}'s id")
         if action is change:
             add_setting_arguments(acting, [field for field in group.fields if field.changes], creating=False)
+        if add_options := (more_options or {}).get(name):
+            add_options(acting)
     return parser
 
 

@@ -40,6 +40,13 @@ def states_of(principal: Principal) -> tuple[str, ...]:
     return tuple(keys.state(scope) for scope in principal.scopes())
 
 
+@functools.lru_cache(_PRINCIPALS_REMEMBERED)
+def admission_keys_of(principal: Principal) -> tuple[str, ...]:
+    """The same, and then what says that the secret that was shown is still good; the key's state where none was."""
+    states = states_of(principal)
+    return (*states, keys_of(principal.org).digest(principal.secret) if principal.secret else states[-1])
+
+
 class Keys:
     """The keys of one organisation."""
 
@@ -90,6 +97,10 @@ class Keys:
     def digest(self, digest: str) -> str:
         """From the digest of a sub-key to who owns it."""
         return f"{self._prefix}digest:{digest}"
+
+    def secrets(self, key_id: str) -> str:
+        """Set of the names of the keys that bind a secret's digest to a key."""
+        return f"{self._prefix}secrets:{key_id}"
 
     def hold(self, hold_id: str) -> str:
         return f"{self._prefix}hold:{hold_id}"

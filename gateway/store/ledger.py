@@ -18,7 +18,7 @@ from gateway.billing.ledger import Entry, OpenHold, Posting
 from gateway.billing.money import NANO_USD_MAX
 from gateway.store.admission import Decision, HoldRequest, decision_of
 from gateway.store.jobs import Job
-from gateway.store.keys import Keys, keys_of, states_of
+from gateway.store.keys import Keys, admission_keys_of, keys_of, states_of
 from gateway.store.packed import packed_amounts
 from gateway.store.records import Fields, about_json, crossings_of, entry_json, entry_of, open_hold_of
 from gateway.store.scripts import Argument, Begun, Reply, ScriptRunner, ScriptSender, TranslatedFaults, load
@@ -221,7 +221,7 @@ class Ledger:
         keys = keys_of(request.principal.org)
         claim = () if request.claim is None else (keys.claim(request.claim.name),)
         fixed = (keys.hold(request.hold_id), keys.leases, keys.price_lists)
-        return [*fixed, *states_of(request.principal), *claim]
+        return [*fixed, *admission_keys_of(request.principal), *claim]
 
     def _admit_args(self, request: HoldRequest, about: bytes, spans: Spans) -> list[Argument]:
         so_far = request.so_far

@@ -13,7 +13,7 @@ from gateway.billing.budget import WINDOWS
 from gateway.billing.errors import AlreadyExists, IdempotencyConflict, LedgerUnavailable, NotFound
 from gateway.billing.principal import Principal, Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
-from gateway.store.keys import Keys, keys_of
+from gateway.store.keys import Keys, admission_keys_of, keys_of
 from gateway.store.ledger import TOMBSTONE_MS
 from gateway.store.packed import ScopeState, flags_of, models_text, soft_text, unpack_scope
 from gateway.store.scripts import Argument, Reply, ScriptRunner, TranslatedFaults, load
@@ -123,13 +123,17 @@ class Scopes:
         return [(scope, unpack_scope(state)) for scope, state in pairs if state is not None]
 
     async def look(self, principal: Principal) -> tuple[list[ScopeState | None], int]:
-        """State of every scope above a call, outermost first, and Redis's clock (ms); None where one does not exist."""
-        keys = Keys(principal.org)
+        """State of every scope above a call, outermost first, and Redis's clock (ms).
+
+        None where one does not exist, and for a key where the secret that was shown is not its own any more.
+        """
         with TranslatedFaults():
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.mget([keys.state(scope) for scope in principal.scopes()])
+            pipeline.mget(admission_keys_of(principal))
             pipeline.time()
-            packed, (seconds, micros) = await pipeline.execute()
+            (*packed, bound), (seconds, micros) = await pipeline.execute()
+        if bound is None:
+            packed[-1] = None
         states = [None if value is None else unpack_scope(value) for value in packed]
         return states, int(seconds) * 1000 + int(micros) // 1000
 
@@ -163,6 +167,7 @@ class Scopes:
                 keys.index(settings.kind),
                 keys.digest(secret_digest) if secret_digest else state,
                 keys.receipt(asked.id) if asked else state,
+                keys.secrets(settings.id) if secret_digest else state,
                 *(keys.settings(parent) for parent in settings.parents()),
             ],
             [*_put_args(replaces, settings, bool(secret_digest)), asked.digest if asked else "", TOMBSTONE_MS],
@@ -192,7 +197,7 @@ class Principals:
         stored = await self._read(keys_of(org).digest(digest))
         if stored is None:
             return None
-        principal = _principal(org, msgspec.json.decode(stored))
+        principal = _principal(org, digest, msgspec.json.decode(stored))
         self._known[digest] = principal
         if len(self._known) > _BINDINGS_MAX:
             self._known.popitem(last=False)
@@ -222,6 +227,11 @@ async def ensure_organisation(scopes: Scopes, settings: ScopeSettings) -> None:
                 ) from None
 
 
+def binding_json(key: ScopeSettings) -> str:
+    """What is stored where a secret of a key is bound to it."""
+    return json.dumps({"key": key.id, "team": key.team, "user": key.user}, separators=(",", ":"))
+
+
 def _lost(scope: Scope) -> LedgerUnavailable:
     """A new balance would begin at nothing, and let a spent budget be spent again."""
     return LedgerUnavailable(f"The balance of {scope.kind} {scope.id} is lost; see `gateway ledger verify`.")
@@ -230,7 +240,6 @@ def _lost(scope: Scope) -> LedgerUnavailable:
 def _put_args(replaces: bytes, settings: ScopeSettings, binds_secret: bool) -> list[Argument]:
     limits = {budget.window: budget.limit_nano_usd for budget in settings.budgets}
     pays_ahead = "prepaid" in limits
-    binding = {"key": settings.id, "team": settings.team, "user": settings.user}
     return [
         settings.id,
         replaces,
@@ -239,14 +248,14 @@ def _put_args(replaces: bytes, settings: ScopeSettings, binds_secret: bool) -> l
         settings.expires_at_ms,
         *(limits.get(window, "") for window in WINDOWS),
         models_text(settings.models),
-        json.dumps(binding, separators=(",", ":")) if binds_secret else "",
+        binding_json(settings) if binds_secret else "",
         *("" if (limit := getattr(settings.limits, f.name)) is None else limit for f in fields(settings.limits)),
         soft_text(settings.budgets),
     ]
 
 
-def _principal(org: str, binding: dict[str, str | None]) -> Principal:
+def _principal(org: str, digest: str, binding: dict[str, str | None]) -> Principal:
     team, key = binding["team"], binding["key"]
     if team is None or key is None:
         raise LedgerUnavailable("A stored key has no team; restore Redis from a backup.")
-    return Principal(org=org, team=team, user=binding["user"], key=key)
+    return Principal(org=org, team=team, user=binding["user"], key=key, secret=digest)

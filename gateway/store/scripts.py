@@ -54,6 +54,7 @@ SCRIPTS = (
     "account",
     "enter",
     "put_scope",
+    "rotate",
     "put_prices",
     "project",
     "claim_jobs",

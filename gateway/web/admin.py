@@ -99,7 +99,7 @@ class ScopeResource:
     async def _create_key(self, org: str, settings: ScopeSettings, asked: Asked | None) -> Response:
         """Its secret is in this answer and nowhere else: who lost it hears which key to revoke, and gets no other."""
         await self._refuse_foreign_user(org, settings)
-        secret = make_sub_key(org, "".join(secrets.choice(_LETTERS) for _ in range(SECRET_CHARS)))
+        secret = new_sub_key(org)
         first = await self._scopes.create(org, settings, secret_digest=digest_of(secret), asked=asked)
         if first is not None:
             raise IdempotencyUnreplayable(
@@ -169,10 +169,20 @@ class ScopeResource:
         return self._calendar.spans_at(await self._scopes.now_ms())
 
     def _scope(self, request: Request) -> Scope:
-        scope_id: str = request.path_params["id"]
-        if not SCOPE_ID.fullmatch(scope_id):
-            raise InvalidRequest("An id is 1 to 40 of a-z, 0-9 and '-'.", param="id")
-        return Scope(self._kind, scope_id)
+        return Scope(self._kind, id_of(request))
+
+
+def id_of(request: Request) -> str:
+    """The id in the path. Raises InvalidRequest: it is none."""
+    scope_id: str = request.path_params["id"]
+    if not SCOPE_ID.fullmatch(scope_id):
+        raise InvalidRequest("An id is 1 to 40 of a-z, 0-9 and '-'.", param="id")
+    return scope_id
+
+
+def new_sub_key(org: str) -> str:
+    """A secret that nobody has seen."""
+    return make_sub_key(org, "".join(secrets.choice(_LETTERS) for _ in range(SECRET_CHARS)))
 
 
 def scope_json(settings: ScopeSettings, state: ScopeState, spans: Spans) -> dict[str, object]:

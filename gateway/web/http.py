@@ -66,10 +66,14 @@ def origin_of(request: Request) -> tuple[str | None, str]:
     return request.client.host if request.client else None, ",".join(request.headers.getlist("x-forwarded-for"))
 
 
-async def json_fields(request: Request) -> JSONObject:
-    """The body as a JSON object. Raises InvalidJSON, DuplicateKey, UnsupportedMediaType; `web.pages` bounds it."""
+async def json_fields(request: Request, *, empty: bool = False) -> JSONObject:
+    """The body as a JSON object; with `empty` no body is an object without fields.
+
+    Raises InvalidJSON, DuplicateKey, UnsupportedMediaType; `web.pages` bounds it.
+    """
     check_json(raw_header(request, "content-type"), raw_header(request, "content-encoding"))
-    return decode(await request.body())
+    body = await request.body()
+    return {} if empty and not body else decode(body)
 
 
 def query(request: Request, known: Mapping[str, str]) -> dict[str, str]:

@@ -36,7 +36,7 @@ class OwnRequests:
         request_id = request.path_params["request_id"]
         known = _REQUEST_ID.fullmatch(request_id)
         call = await self._requests.find(principal.org, request_id) if known else None
-        if call is None or call.owner != principal:
+        if call is None or call.owner.scopes() != principal.scopes():
             raise NotFound("This key made no such request, or it ended more than 48 hours ago: so long they are kept.")
         return json_response(call_json(request_id, call))
 

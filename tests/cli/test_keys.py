@@ -52,3 +52,17 @@ def test_an_unknown_role_is_refused_before_any_call(control_plane: FakeControlPl
     with pytest.raises(SystemExit):
         main(["keys", "create", "--team", "research", "--role", "root"])
     assert [] == control_plane.requests
+
+
+def test_a_rotated_keys_secret_is_the_last_line_alone(
+    control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As at its creation; and how long the old one may still be used stands before it."""
+    rotated = CREATED | {"old_secret_until": "2026-12-01T00:00:00Z"}
+    control_plane.answers("POST", "/admin/v1/keys/key-1/rotate", rotated)
+    assert 0 == main(["keys", "rotate", "key-1", "--grace-s", "0"])
+    assert 0 == main(["keys", "rotate", "key-1"])
+    assert [{"grace_s": 0}, {}] == [request.body for request in control_plane.requests]
+    lines = capsys.readouterr().out.splitlines()
+    assert "sk-mt-default-secret" == lines[-1]
+    assert "Key key-1 has a new secret; the old one is good until 2026-12-01T00:00:00Z." == lines[0]

@@ -45,6 +45,7 @@ ROUTES = {
     **{f"POST /admin/v1/{kind}/{{id}}/block": "writer" for kind in ("organisations", "teams", "users", "keys")},
     **{f"POST /admin/v1/{kind}/{{id}}/unblock": "writer" for kind in ("organisations", "teams", "users", "keys")},
     "POST /admin/v1/keys/{id}/revoke": "writer",
+    "POST /admin/v1/keys/{id}/rotate": "writer",
     "DELETE /admin/v1/keys/{id}": "writer",
     "GET /admin/v1/usage": "reader",
     "GET /admin/v1/ledger": "reader",

@@ -5,6 +5,7 @@ import string
 import threading
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import redis
 
@@ -238,3 +239,118 @@ def test_a_key_is_not_told_twice_under_an_idempotency_key(target: Target) -> Non
         again.json()["error"][name] for name in ("code", "id")
     )
     assert first.json()["key"] not in again.text
+
+
+def rotate(target: Target, key_id: str, **fields: object) -> dict[str, str]:
+    answer = target.ask("POST", f"/admin/v1/keys/{key_id}/rotate", ADMIN_KEY, json=fields)
+    assert 200 == answer.status_code, answer.text
+    rotated: dict[str, str] = answer.json()
+    return rotated
+
+
+def served(target: Target, secret: str) -> list[int]:
+    """What each surface answers to a key."""
+    bodies: tuple[dict[str, object], ...] = ({"json": chat()}, {}, {})
+    surfaces = zip(SURFACES.values(), bodies, strict=True)
+    return [target.ask(method, path, secret, **body).status_code for (method, path), body in surfaces]
+
+
+def test_after_a_rotation_both_secrets_are_one_key_for_a_while(target: Target) -> None:
+    """Programs take up the new one while the old one goes on; then there is only the new one."""
+    made = target.admin.key("rotating", "rosa", role="auditor")
+    asked = target.ask("POST", CHAT, made["key"], json=chat()).headers["x-request-id"]
+    rotated = rotate(target, made["id"], grace_s=2)
+    assert (made["id"], "rotating", "rosa") == (rotated["id"], rotated["team"], rotated["user"])
+    assert made["key"] != rotated["key"]
+    for secret in (made["key"], rotated["key"]):
+        assert 200 == target.ask("GET", f"/v1/requests/{asked}", secret).status_code
+        assert made["id"] == target.ask("GET", "/v1/me", secret).json()["key"]["id"]
+    assert [200, 200, 200] == served(target, made["key"])
+    until(lambda: target.ask("POST", CHAT, made["key"], json=chat()).status_code == 401)
+    assert [401, 401, 401] == served(target, made["key"])
+    assert [200, 200, 200] == served(target, rotated["key"])
+
+
+def test_a_rotation_without_grace_ends_the_old_secret_at_once(target: Target) -> None:
+    """For a key that has leaked: the gateway remembers whose it is, and the next call is refused all the same."""
+    made = target.admin.key("rotating", "rosa", role="admin")
+    assert [200, 200, 200] == served(target, made["key"])
+    with httpx.Client(base_url=target.gateway.url, headers=target.from_elsewhere()) as browser:
+        assert 303 == browser.post("/dashboard/login", data={"key": made["key"]}).status_code
+        assert 200 == browser.get("/dashboard").status_code
+        rotated = rotate(target, made["id"], grace_s=0)
+        assert "/dashboard/login" == browser.get("/dashboard").headers["location"]
+    with target.untouched():
+        assert [401, 401, 401] == served(target, made["key"])
+    assert [200, 200, 200] == served(target, rotated["key"])
+
+
+def test_rotating_again_gives_the_first_secret_no_further_grace(target: Target) -> None:
+    """What was to end stays to end; by default the one before has a day."""
+    made = target.admin.key("rotating")
+    second = rotate(target, made["id"], grace_s=2)
+    third = rotate(target, made["id"])
+    until(lambda: target.ask("POST", CHAT, made["key"], json=chat()).status_code == 401)
+    assert [200, 200] == served(target, second["key"])[:2]
+    assert [200, 200] == served(target, third["key"])[:2]
+    rotate(target, made["id"], grace_s=0)
+    assert [401, 401] == served(target, second["key"])[:2]
+    assert [401, 401] == served(target, third["key"])[:2]
+
+
+@pytest.mark.parametrize("action", ["block", "revoke"])
+def test_what_ends_a_key_ends_all_its_secrets(target: Target, action: str) -> None:
+    """A rotation is no way round."""
+    made = target.admin.key("rotating")
+    rotated = rotate(target, made["id"])
+    target.admin.post(f"/keys/{made['id']}/{action}")
+    expected = {"block": [403, 403], "revoke": [401, 401]}[action]
+    assert [expected] * 2 == [served(target, secret)[:2] for secret in (made["key"], rotated["key"])]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "param"),
+    [
+        ({"grace_s": -1}, 400, "invalid_request", "grace_s"),
+        ({"grace_s": 2_592_001}, 400, "invalid_request", "grace_s"),
+        ({"grace_s": 1.5}, 400, "invalid_request", "grace_s"),
+        ({"grace_s": True}, 400, "invalid_request", "grace_s"),
+        ({"grace_s": "60"}, 400, "invalid_request", "grace_s"),
+        ({"grace_s": None}, 400, "invalid_request", "grace_s"),
+        ({"secret": "sk-mine"}, 400, "unknown_field", "secret"),
+    ],
+)
+def test_a_rotation_that_breaks_the_contract_changes_nothing(
+    target: Target, body: dict[str, object], status: int, code: str, param: str
+) -> None:
+    """Nobody chooses a secret, and none stays good for ever."""
+    made = target.admin.key("rotating")
+    answer = target.ask("POST", f"/admin/v1/keys/{made['id']}/rotate", ADMIN_KEY, json=body)
+    error = answer.json()["error"]
+    assert (status, code, param) == (answer.status_code, error["code"], error["param"])
+    assert 200 == target.ask("GET", "/v1/me", made["key"]).status_code
+
+
+def test_a_rotation_happens_once_under_an_idempotency_key(target: Target) -> None:
+    """A repeat rotates nothing and tells no secret; of another key it is refused."""
+    made, other = target.admin.key("rotating"), target.admin.key("rotating")
+    headers = {"idempotency-key": "rotate-once"}
+    first = target.ask("POST", f"/admin/v1/keys/{made['id']}/rotate", ADMIN_KEY, headers=headers)
+    again = target.ask("POST", f"/admin/v1/keys/{made['id']}/rotate", ADMIN_KEY, headers=headers)
+    elsewhere = target.ask("POST", f"/admin/v1/keys/{other['id']}/rotate", ADMIN_KEY, headers=headers)
+    assert (200, 409, 409) == (first.status_code, again.status_code, elsewhere.status_code)
+    assert ["idempotency_unreplayable", "idempotency_conflict"] == [
+        answer.json()["error"]["code"] for answer in (again, elsewhere)
+    ]
+    assert first.json()["key"] not in again.text
+    assert 200 == target.ask("GET", "/v1/me", first.json()["key"]).status_code
+
+
+@pytest.mark.parametrize(("key_id", "status"), [("no-such-key", 404), ("No_Key", 400)])
+def test_a_key_that_is_not_there_is_not_rotated(target: Target, key_id: str, status: int) -> None:
+    """Nor one that is revoked: that was for good."""
+    assert status == target.ask("POST", f"/admin/v1/keys/{key_id}/rotate", ADMIN_KEY).status_code
+    revoked = target.admin.key("rotating")
+    target.admin.post(f"/keys/{revoked['id']}/revoke")
+    answer = target.ask("POST", f"/admin/v1/keys/{revoked['id']}/rotate", ADMIN_KEY)
+    assert (400, "id") == (answer.status_code, answer.json()["error"]["param"])

@@ -175,7 +175,7 @@ def test_a_secret_is_known_by_its_digest_alone(bench: Bench) -> None:
     settings = ScopeSettings("key", "lamp", team="red", user="an")
     bench.run(bench.scopes.create(ORG, settings, secret_digest=digest_of(secret)))
     found = bench.run(Principals(read_with(bench)).find(ORG, digest_of(secret)))
-    assert Principal(ORG, "red", "an", "lamp") == found
+    assert Principal(ORG, "red", "an", "lamp", digest_of(secret)) == found
     assert bench.run(Principals(read_with(bench)).find(ORG, digest_of("another"))) is None
     stored = b"".join(key + value for key, value in bench.everything().items())
     assert secret.encode() not in stored

@@ -31,8 +31,9 @@ from gateway.store.prices import PriceBooks
 from gateway.store.quarantine import Quarantine
 from gateway.store.reconciliations import Reconciliations
 from gateway.store.scripts import SCRIPTS, RedisScripts, Script, TranslatedFaults, load, with_constants
+from gateway.store.secrets import Secrets
 from gateway.store.upstream_account import UpstreamAccounts
-from tests.store.bench import DAY_MS, ORG, RED, Bench, capture
+from tests.store.bench import DAY_MS, NOTEBOOK, ORG, RED, Bench, capture
 from tests.store.strict import DeclaredKeysOnly, StrictScripts
 
 TEAM_RED = ScopeSettings("team", "red")
@@ -77,6 +78,8 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.run(books.trim(bench.now_ms() + 1, Archive(entries=entries)))
     listed = PriceSchedule([DatedPrice("m", "image", 0, ModelPrice("m", "image", unit_pico_usd=1))])
     bench.run(PriceBooks(bench.redis, confined).seed("walled", listed))
+    notebook, _ = bench.run(bench.scopes.get("walled", NOTEBOOK))
+    bench.run(Secrets(bench.redis, confined).rotate("walled", notebook, "digest-of-the-new", 0, None))
     assert set(SCRIPTS) == confined.ran
     bench.run(confined.redis.aclose())
     bench.run(bench.redis.acl_deluser("confined"))

@@ -2,7 +2,8 @@
 -- set back asks for. Without JSON about a hold it only weighs: the same answers, and nothing is placed or written.
 -- uses: numbers scope hold
 -- KEYS  1 hold  2 leases  3 which price list is in force until when (put_prices.lua)  4.. scopes, outermost first; the last
---       of them is the key; behind them, where the call has an Idempotency-Key, its claim
+--       of them is the key; behind them where the secret that was shown is bound to it (gone: it is none of the key's any
+--       more); behind that, where the call has an Idempotency-Key, its claim
 -- ARGV  1 hold id
 --       2 amounts, as fourteen little-endian doubles: required (nano-USD), lease (ms), most tokens it can use, images it
 --         asks for, start and end (ms) of day, week and month as the gateway sees them, and what it is charged should its
@@ -32,7 +33,7 @@ local MONEY = 7                                     -- its place in `left`
 local required, lease, tokens, images, day_now, day_ends, week_now, week_ends, month_now, month_ends,
   so_far, so_far_prompt, so_far_completion, so_far_units = unpack(amounts(ARGV[2], '<dddddddddddddd'))
 local model, digest = ARGV[3], ARGV[6]
-local count = digest and #KEYS - 4 or #KEYS - 3
+local count = digest and #KEYS - 5 or #KEYS - 4
 local now = now_ms()
 local packed = redis.call('MGET', KEYS[1], unpack(KEYS, 3))
 local hold = packed[1] and read_hold(packed[1])
@@ -173,7 +174,7 @@ repeat
     end
 
     if i == count then
-      revoked = flags % (2 * REVOKED) >= REVOKED
+      revoked = not packed[count + 3] or flags % (2 * REVOKED) >= REVOKED
       expired = expires_at > 0 and now >= expires_at
     end
     if flags % 2 == BLOCKED then blocked = blocked or i end
@@ -219,7 +220,7 @@ if revoked then return answer('revoked', {count}) end
 if expired then return answer('expired', {count}) end
 if blocked then return answer('blocked', {blocked}) end
 if not_allowed then return answer('model_not_allowed', {not_allowed}) end
-if digest and packed[count + 3] then return answer('claimed', {}, packed[count + 3]) end
+if digest and packed[count + 4] then return answer('claimed', {}, packed[count + 4]) end
 if exceeding then return answer('exceeds_limit', exceeding) end
 if spent_up then return answer('budget_exceeded', spent_up) end
 if later then

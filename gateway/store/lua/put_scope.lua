@@ -2,7 +2,7 @@
 -- uses: numbers scope
 -- KEYS  1 settings  2 packed scope  3 index of its kind  4 digest of its secret (keys; else same as 1)
 --       5 receipt of the request (one that has an Idempotency-Key; else same as 1)
---       6.. settings of the scopes above it that must exist
+--       6 names of where its secrets are bound, a set (keys; else same as 1)  7.. settings of the scopes above it that must exist
 -- ARGV  1 id  2 settings it replaces ("" to create)  3 settings (JSON)  4 flags (their bit 4: a prepaid budget)  5 expires at (ms, 0 = never)
 --       6..9 limits (nano-USD, "" = none) of total, day, week, month  10 allowed models, "\n" around each
 --       11 JSON stored at the digest ("" = none)
@@ -23,8 +23,8 @@ end
 local current = redis.call('GET', KEYS[1])
 if ARGV[2] == '' and current then return {'exists'} end
 if ARGV[2] ~= '' and current ~= ARGV[2] then return {'changed'} end
-for i = 6, #KEYS do
-  if redis.call('EXISTS', KEYS[i]) == 0 then return {'missing', i - 5} end
+for i = 7, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then return {'missing', i - 6} end
 end
 
 local packed = redis.call('GET', KEYS[2])
@@ -45,6 +45,9 @@ scope[SOFT_BYTES], scope[TEXTS] = #ARGV[16], ARGV[16] .. ARGV[10]
 
 redis.call('MSET', KEYS[1], ARGV[3], KEYS[2], write_scope(scope))
 redis.call('ZADD', KEYS[3], 0, ARGV[1])
-if ARGV[11] ~= '' then redis.call('SET', KEYS[4], ARGV[11]) end
+if ARGV[11] ~= '' then
+  redis.call('SET', KEYS[4], ARGV[11])
+  redis.call('SADD', KEYS[6], KEYS[4])
+end
 if asks then redis.call('SET', KEYS[5], ARGV[17] .. '\n' .. ARGV[1], 'PX', ARGV[18]) end
 return {'put'}

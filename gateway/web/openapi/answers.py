@@ -108,6 +108,7 @@ def _scopes() -> dict[str, Schema]:
         ),
         **{name: closed({**_SCOPE, **members}, "models") for name, members in _OF_KINDS.items()},
         "CreatedKey": closed({**key, "key": secret}, "models"),
+        "RotatedKey": closed({**key, "key": secret, "old_secret_until": INSTANT}, "models"),
     }
 
 

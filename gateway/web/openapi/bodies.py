@@ -33,6 +33,7 @@ from gateway.web.openapi.schemas import (
     ref,
     within,
 )
+from gateway.web.rotation import GRACE_S_MAX
 from gateway.wire.chat import COMPLETION_TOKENS_MAX, ChatRules
 from gateway.wire.chat_options import CHOICES_MAX
 from gateway.wire.images import JOB_CHARACTERS_MAX, SIDES, ImageRules
@@ -194,6 +195,7 @@ _SCOPES: Mapping[str, Schema] = {
     ),
     "ScopeChange": asked(_SET),
     "KeyChange": asked({**_SET, **_KEY_SET}),
+    "KeyRotation": asked({"grace_s": within(0, GRACE_S_MAX)}),
 }
 
 _NOTED: Mapping[str, Schema] = {"note": nullable(NOTE), "org": nullable(ID)}

@@ -196,12 +196,23 @@ def _scope(kind: str, name: str) -> list[Operation]:
             Operation("POST", f"{one}/{action}", about, "writer", answer, this, refusals=(404, 412))
             for action, about in actions.items()
         ),
-        *(
-            [Operation("DELETE", one, "End the key for good", "writer", answer, this, refusals=(404, 412))]
-            if kind == "key"
-            else []
-        ),
+        *(_key_alone(one) if kind == "key" else ()),
     ]
+
+
+def _key_alone(one: str) -> tuple[Operation, ...]:
+    """What is done to a key and to no other scope."""
+    this = (_in_path("id"),)
+    return (
+        Operation(
+            *("POST", f"{one}/rotate", "Give the key a new secret; the old one stays good for a while", "writer"),
+            answers={200: _json("RotatedKey")},
+            parameters=(*this, _ONCE),
+            body="KeyRotation",
+            refusals=(404, 409, 412),
+        ),
+        Operation("DELETE", one, "End the key for good", "writer", {200: _json("Key")}, this, refusals=(404, 412)),
+    )
 
 
 _ENTRY_FILTERS = tuple(
