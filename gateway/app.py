@@ -299,7 +299,9 @@ def _data_plane(settings: Settings, billed: tuple[Endpoint, ...], services: Serv
     handlers |= {JOBS: PollHandler(desk, services), ESTIMATE: Estimates(estimated(billed), services)}
     write_timeout_s = services.limits.client_write_timeout_s
 
+    door = Door(door_rules_of(settings), services.metrics.observe_turned_away)
+
     def new_exchange(line: Line) -> Exchange:
         return Exchange(line, new_request_id(), write_timeout_s)
 
-    return DataPlane(path_table(handlers), new_exchange, KeyInURL(services), Door(door_rules_of(settings)))
+    return DataPlane(path_table(handlers), new_exchange, KeyInURL(services), door)

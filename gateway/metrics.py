@@ -178,6 +178,10 @@ class Metrics:
         """Count a login that was refused unseen, for too many had failed; a line for each would fill the log."""
         self._failed_logins.labels(TooManyFailures.code).inc()
 
+    def observe_turned_away(self, code: str) -> None:
+        """Count a connection that was closed with an error before it asked what could be served."""
+        self._turned_away.labels(code).inc()
+
     async def scrape(self, view: LedgerView | None) -> bytes:
         """The exposition text; `view` as in `render`. Of other workers it has what they told last, within a second.
 
@@ -230,6 +234,7 @@ class Metrics:
         self._failed_logins = self._counter("gateway_failed_logins", "Logins to the dashboard that failed.", "code")
         for code in (InvalidAPIKey.code, TooManyFailures.code):
             self._failed_logins.labels(code)
+        self._turned_away = self._counter("gateway_turned_away", "Connections refused at the edge.", "code")
         self.spool_unreadable = self._counter("gateway_spool_unreadable", "Spool files that were set aside.").labels()
         self.quarantined = self._counter("gateway_quarantined", "Charges whose hold the ledger does not know.").labels()
 

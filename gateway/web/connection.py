@@ -63,6 +63,7 @@ class ClientConnection(HttpToolsProtocol):
             self.deaf, self._fault = True, refusal
             self.due_in(LINGER_S)
         else:
+            self.door.turned_away(refusal.code)
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -111,6 +112,7 @@ class ClientConnection(HttpToolsProtocol):
     def tell(self, fault: GatewayError) -> None:
         """Answer with an error that belongs to no request that could be served, and close."""
         self.deaf, self._fault = True, None
+        self.door.turned_away(fault.code)
         status, headers, body = error_answer(fault)
         lines = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
         self.transport.write(head_of(status, lines) + body)

@@ -1,6 +1,6 @@
 """Who comes in: how many connections there are, in all and of each address, and what each is bounded by."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -25,10 +25,14 @@ class DoorRules:
 
 
 class Door:
-    """Counts the connections of one process. Every `enter` that let in is followed by one `leave`."""
+    """Counts the connections of one process. Every `enter` that let in is followed by one `leave`.
 
-    def __init__(self, rules: DoorRules) -> None:
+    `on_turned_away` is called with the code of each error that a connection is closed with.
+    """
+
+    def __init__(self, rules: DoorRules, on_turned_away: Callable[[str], None] = lambda code: None) -> None:
         self.rules = rules
+        self.turned_away = on_turned_away
         self._inside = 0
         self._of_address: dict[str, int] = {}
         self._lingering = 0

@@ -1,6 +1,7 @@
 """Requests that are not what HTTP says: each with the exact answer it gets, on both planes, and nothing else moves."""
 
 import contextlib
+import itertools
 import json
 import select
 import socket
@@ -9,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import redis
 
 from gateway.store.embedded import EmbeddedRedis
 from tests.e2e.client import CHAT, send, stream
 from tests.e2e.waiting import until
-from tests.hostile.wire import connected, read_to_end, replies, said
+from tests.hostile.wire import connected, read_to_end, replies, said, sent
 from tests.stack import ADMIN_KEY, Admin, Process, Stack, chat, running_stack
 
 HEAD_TIMEOUT_S = BODY_TIMEOUT_S = 0.5
@@ -286,6 +288,26 @@ def test_a_body_above_the_bound_is_not_read_on(unmoved: Siege, path: str) -> Non
 
 
 @pytest.mark.parametrize("path", PLANES)
+def test_who_still_sends_can_read_its_refusal(unmoved: Siege, path: str) -> None:
+    """A client that hears 413 within its body is not reset for the piece that is on its way."""
+    with connected(unmoved.url) as client:
+        client.sendall(head(unmoved, path, f"content-length: {10**9}"))
+        came = client.recv(65_536)
+        for _ in range(3):
+            client.sendall(b"x" * 1000)
+            settle()
+        assert [(413, "request_too_large")] == [reply.refusal for reply in replies(came + read_to_end(client))]
+
+
+@pytest.mark.parametrize("path", PLANES)
+def test_who_sends_on_without_end_is_reset(unmoved: Siege, path: str) -> None:
+    """So much is dropped and no more, and not for long: the connection ends whatever the client does."""
+    asked = head(unmoved, path, f"content-length: {10**9}")
+    with connected(unmoved.url) as client, pytest.raises(ConnectionError):
+        sent(client, itertools.chain([asked], itertools.repeat(b"x" * 65_536)))
+
+
+@pytest.mark.parametrize("path", PLANES)
 @pytest.mark.parametrize("line", ["content-type: text/plain", "content-encoding: gzip"])
 def test_a_body_that_is_not_plain_json_is_refused(unmoved: Siege, path: str, line: str) -> None:
     """415: what cannot be read cannot be priced."""
@@ -425,3 +447,17 @@ def test_there_are_no_more_calls_than_the_bound(siege: Siege, narrow: Process) -
         siege.stack.emulator.post("/__release")
         assert running.read_rest().endswith(b"data: [DONE]\n\n")
     assert 200 == send(narrow.url, CHAT, chat("Hello"), siege.key).status
+
+
+def test_what_is_turned_away_is_counted(unmoved: Siege) -> None:
+    """By the code of its error, whatever it sent."""
+
+    def counted() -> float:
+        key = {"authorization": f"Bearer {ADMIN_KEY}"}
+        lines = httpx.get(f"{unmoved.url}/metrics", headers=key).text.splitlines()
+        name = 'gateway_turned_away_total{code="invalid_request"} '
+        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    before = counted()
+    said(unmoved.url, b"garbage\r\n\r\n")
+    assert before + 1 == counted()
