@@ -25,6 +25,7 @@ from gateway.billing.limits import Allowance, Left, Rate
 from gateway.billing.money import format_usd
 from gateway.billing.principal import Scope
 from gateway.store.admission import OverBudget, RateLimited, Refused
+from gateway.wire.stray_keys import without_keys
 from gateway.wire.strictjson import encode
 
 Header = tuple[bytes, bytes]
@@ -44,11 +45,11 @@ _WINDOW_WORDS: Mapping[Window, str] = {
 
 
 def error_body(error: GatewayError) -> dict[str, object]:
-    """The object under "error"."""
+    """The object under "error". It repeats names that the request used, one of which may be a key by mistake."""
     return {
-        "message": error.message,
+        "message": without_keys(error.message),
         "type": error.type,
-        "param": error.param,
+        "param": error.param and without_keys(error.param),
         "code": error.code,
         **error.details,
     }

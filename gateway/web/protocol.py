@@ -25,7 +25,7 @@ from gateway.web.door import Door, DoorRules
 from gateway.web.exchange import Exchange, Line
 from gateway.web.turn import Handler, PageWay, Turn
 from gateway.wire.request_head import HEAD_BYTES_MAX, check_size, checked_fields, head_bytes, too_large
-from gateway.wire.urls import holds_key
+from gateway.wire.stray_keys import holds_key
 
 _HEAD_END = b"\r\n\r\n"
 _NOT_HTTP = "This is not HTTP/1.1 as RFC 9112 has it; send the request with an HTTP library."
