@@ -11,7 +11,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks import beside, crowds, large, memory
+from benchmarks import attacks, beside, crowds, large, memory
 from benchmarks.compare import Effort
 from benchmarks.load import WrongAnswer
 from benchmarks.machine import machine
@@ -33,6 +33,7 @@ BENCHES: dict[str, Bench] = {
     "large": large.large,
     "keys": crowds.keys,
     "workers": crowds.workers,
+    "attacks": attacks.attacks,
 }
 REDIS = "redis"
 """The scripts' own time in Redis: `redis_time` measures and prints it by itself, without a stack."""

@@ -2,8 +2,8 @@
 
     python -m benchmarks.upstream PORT
 
-Any POST is answered with a stream of server-sent events as MiniToolAI documents them. The field `user` of the request
-says its `Shape`, for the gateway forwards that field and charges nothing for it.
+GET tells how many calls have come. Any POST is answered with a stream of server-sent events as MiniToolAI documents
+them. The field `user` of the request says its `Shape`, for the gateway forwards that field and charges nothing for it.
 """
 
 import asyncio
@@ -43,6 +43,9 @@ class Shape:
 class Upstream(asyncio.Protocol):
     """One connection: a request at a time, its answer at once or paced."""
 
+    calls = 0
+    """How many have come on all connections."""
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
@@ -63,6 +66,11 @@ class Upstream(asyncio.Protocol):
         self._last = (self._last + body)[-_SHAPE_WITHIN_BYTES:]
 
     def on_message_complete(self) -> None:
+        if self._parser.get_method() == b"GET":
+            count = b"%d" % Upstream.calls
+            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(count), count))
+            return
+        Upstream.calls += 1
         asked = _SHAPE.search(self._last)
         self._last = b""
         shape = Shape(*map(int, asked.groups())) if asked else Shape(3)

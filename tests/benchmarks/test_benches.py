@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import stack
+from benchmarks.attackers import ATTACKS
 from benchmarks.compare import Effort
 from benchmarks.machine import machine
 from benchmarks.report import Figure, Outcome, text_of, write
@@ -49,6 +51,17 @@ def test_large_calls_are_sent_while_streams_run() -> None:
     outcome = command.run("large", QUICK, server_program())
     assert_sane(outcome)
     assert [] == [row for row in outcome.rows if not row["sent"] and row["beside 16 streams"] != "nothing"]
+
+
+def test_every_attack_is_answered_and_none_reaches_the_upstream() -> None:
+    """Each is sent at least once while the watchers look on; their own calls are counted apart."""
+    outcome = command.run("attacks", QUICK, server_program())
+    assert_sane(outcome)
+    assert ["nothing", *ATTACKS] == [row["attack"] for row in outcome.rows]
+    assert [0] * len(outcome.rows) == [row["reached upstream"] for row in outcome.rows]
+    refused = {row["attack"]: set(re.findall(r"[1-5]\d\d|held", str(row["answers"]))) for row in outcome.rows}
+    assert {} == {name: statuses for name, statuses in refused.items() if "200" in statuses}
+    assert [] == [name for name in ATTACKS if not refused[name]]
 
 
 @pytest.mark.parametrize("bench", ["keys", "workers"])
