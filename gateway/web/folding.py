@@ -1,6 +1,7 @@
-"""A chat answer for a caller who asked for one object: the stream is read as ever, and sent as one when it is whole.
+"""A chat answer for a client of OpenAI's API: as a stream, or as one object made of the stream when it is whole.
 
-Nothing is sent before the call is settled, so whatever goes wrong is still an answer with a status of its own.
+Of one object nothing is sent before the call is settled, so whatever goes wrong is still an answer with a status of its
+own. Such a client takes every status 200 for an answer of the model's, so what is none is not passed on as one.
 """
 
 from gateway.billing.errors import GatewayError, UpstreamBrokeOff, UpstreamError, UpstreamTimeout
@@ -12,7 +13,7 @@ from gateway.web.relay import MAY_BE_BILLED, HeldCall, Relay
 from gateway.web.services import Services
 from gateway.wire.call import Endpoint
 from gateway.wire.filtered import Filtered
-from gateway.wire.folded import Folded
+from gateway.wire.folded import Folded, is_completion
 from gateway.wire.presentation import AS_SENT, AsSent, Presentation
 
 _JSON: Header = (b"content-type", b"application/json")
@@ -29,11 +30,23 @@ def relay_of(
     if presentation.folded:
         folded = Folded(presentation, secret, services.limits.whole_answer_bytes_max)
         return FoldingRelay(endpoint, services, exchange, held, folded)
+    if presentation.choices:
+        return OpenAIRelay(endpoint, services, exchange, held, Filtered(presentation, secret))
     return Relay(endpoint, services, exchange, held, Filtered(presentation, secret))
 
 
+class OpenAIRelay(Relay):
+    """As `Relay`, but that an answer which is no stream is an error to who asked for one."""
+
+    def _misfit(self, body: bytes, posting: Posting) -> GatewayError | None:
+        return _failure(None, "The upstream answered without the stream it was asked for.", posting)
+
+
 class FoldingRelay(Relay):
-    """As `Relay`, but for how an answer that comes as events is brought to the client."""
+    """As `Relay`, but for how an answer that comes as events is brought to the client.
+
+    One that is an object already passes, if it is one of chat.
+    """
 
     def __init__(
         self, endpoint: Endpoint, services: Services, exchange: Exchange, held: HeldCall, folded: Folded
@@ -52,6 +65,9 @@ class FoldingRelay(Relay):
         shown = [_JSON, *(header for header in headers if header[0] not in _OF_A_STREAM)]
         await self._post(posting, answer=self._kept_whole(answer.status, shown, body, posting))
         await self._exchange.answer(answer.status, shown, body)
+
+    def _misfit(self, body: bytes, posting: Posting) -> GatewayError | None:
+        return None if is_completion(body) else _failure(None, "The upstream answered with what is no chat.", posting)
 
 
 def _failure(fault: BrokenOff | None, missing: str, posting: Posting) -> GatewayError:

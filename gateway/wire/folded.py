@@ -116,6 +116,20 @@ class Folded:
         self._usage = None
 
 
+def is_completion(body: bytes) -> bool:
+    """Whether an answer that did not come as events is an object of chat all the same."""
+    try:
+        return bool(_completions.decode(body).choices)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+class _Completion(msgspec.Struct):
+    choices: list[msgspec.Raw]
+
+
+_completions = msgspec.json.Decoder(_Completion)
+
 _TOO_LONG = 'The answer is too long to be sent as one object; ask for it with "stream": true.'
 
 

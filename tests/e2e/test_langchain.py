@@ -7,6 +7,7 @@ import openai
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from tests.e2e.openai_face import MODEL, Face
 from tests.pictures import data_url, png
@@ -42,6 +43,33 @@ def test_it_streams_what_it_would_say_at_once(face: Face) -> None:
     together = sum(chunks[1:], start=chunks[0])
     assert isinstance(together, AIMessageChunk)
     assert usage_of(whole) == usage_of(together) == face.last_bill()
+
+
+class Place(BaseModel):
+    """Where something is."""
+
+    town: str
+
+
+class Journey(BaseModel):
+    """From one place to another."""
+
+    there: Place
+
+
+def test_structured_output_is_asked_for_by_a_schema_and_not_by_tools(face: Face) -> None:
+    """As docs/clients.md says. What the emulator answers is no object, and that is all that is wrong."""
+    model = ChatOpenAI(model=MODEL, base_url=face.base_url, api_key=SecretStr(face.key()))
+    with pytest.raises(ValidationError):
+        model.with_structured_output(Place, method="json_schema").invoke("Where are you?")
+    for schema, method, param in (
+        (Place, "function_calling", "parallel_tool_calls"),
+        (Journey, "json_schema", "response_format"),
+    ):
+        refused: Any = model.with_structured_output(schema, method=method)  # type: ignore[arg-type]
+        with pytest.raises(openai.BadRequestError) as raised:
+            refused.invoke("Where are you?")
+        assert str(raised.value.param).startswith(param)
 
 
 def test_it_reads_the_first_chunk_while_the_second_is_withheld(face: Face) -> None:

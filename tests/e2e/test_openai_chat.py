@@ -151,7 +151,8 @@ def test_whatever_the_shape_of_the_stream_the_object_is_the_same(serving: Servin
         ("status=402", 502, "upstream_refused", "false", None),
         ("status=429", 429, "emulated_error", None, None),
         ("status=500", 500, "emulated_error", None, None),
-        ("json200", 200, "emulated_error", None, None),
+        ("json200", 502, "upstream_error", None, None),
+        ("html200", 502, "upstream_error", None, None),
     ],
 )
 def test_what_is_not_whole_is_an_error_that_says_whether_it_was_billed(

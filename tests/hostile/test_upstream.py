@@ -143,6 +143,37 @@ def test_an_answer_that_is_an_attack(front: Front, answer: bytes | Iterable[byte
     assert b"169.254" not in heard.body + repr(heard.headers).encode()
 
 
+USED = b'"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}'
+COMPLETION = b'{"object":"chat.completion","choices":[{"index":0,"message":{"content":"Ok"}}],%b}' % USED
+HTML = b"Content-Type: text/html\r\n"
+
+NO_STREAMS = {
+    "one object": (whole(COMPLETION), False, 200, None, EXACT),
+    "one object to who asked for a stream": (whole(COMPLETION), True, 502, "false", EXACT),
+    "one that says not what it used": (whole(COMPLETION.replace(USED, b'"usage":null')), True, 502, "false", ESTIMATED),
+    "one that is cut": (whole(COMPLETION[:-2]), False, 502, "false", ESTIMATED),
+    "one without a choice": (whole(b'{"choices":[]}'), False, 502, "false", ESTIMATED),
+    "an error": (whole(b'{"error":{"message":"no"}}'), False, 502, None, RELEASED),
+    "an error in a stream's place": (whole(b'{"error":{"message":"no"}}'), True, 502, None, RELEASED),
+    "a page": (whole(b"<p>Maintenance", headers=HTML), False, 502, None, RELEASED),
+    "a page in a stream's place": (whole(b"<p>Maintenance", headers=HTML), True, 502, None, RELEASED),
+    "an object nested without end": (whole(b"[" * 90_000), False, 502, None, RELEASED),
+    "nothing": (whole(b""), True, 502, None, RELEASED),
+    "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", False, 502, None, RELEASED),
+}
+
+
+@pytest.mark.parametrize(("answer", "streamed", "status", "retry", "entry"), NO_STREAMS.values(), ids=NO_STREAMS)
+def test_a_success_without_a_stream_is_none_to_clients_of_openai(
+    front: Front, answer: bytes, streamed: bool, status: int, retry: str | None, entry: Entry
+) -> None:
+    """They would read an empty answer, or fail at a page; only an object where one was asked for is what they know."""
+    heard = front.call(OPENAI_CHAT, answer, chat(stream=streamed))
+    assert (status, retry, entry) == (heard.status, heard.headers.get("x-should-retry"), front.entry(heard))
+    assert ("upstream_error" if status == 502 else None) == code_of(heard)
+    assert status == 502 or answer.endswith(heard.body)
+
+
 ENDLESS = {
     "a head, byte by byte": (CHAT, drip(b"HTTP/1.1 200 OK\r\nA: ", b"a", NEVER), UNANSWERED),
     "an object, byte by byte": (CHAT, drip(b"HTTP/1.1 200 OK\r\n\r\n{", b" ", NEVER), UNANSWERED),
