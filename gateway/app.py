@@ -74,7 +74,7 @@ from gateway.web.folding import relay_of
 from gateway.web.health import Health
 from gateway.web.http import answer_gateway_error, answer_http_error
 from gateway.web.image_relay import ImageRelay
-from gateway.web.job_watch import JobWatch
+from gateway.web.job_watch import JobGlance, JobWatch
 from gateway.web.leaked_keys import KeyInURL
 from gateway.web.leases import Reaper, RunningCalls
 from gateway.web.me import Me
@@ -182,7 +182,7 @@ class Gateway:
         return _router(
             *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token or None).routes(),
             *Me(auth, scopes, prices, calendar).routes(),
-            *OwnRequests(auth, Requests(self._redis, ledger, services.jobs)).routes(),
+            *OwnRequests(auth, Requests(self._redis, ledger, services.jobs), JobGlance(self._desk)).routes(),
             *Models(auth, scopes, prices).routes(),
             *scope_routes(auth, scopes, calendar),
             *KeyRotation(auth, scopes, Secrets(self._redis, scripts), calendar).routes(),

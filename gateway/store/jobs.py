@@ -1,7 +1,8 @@
 """Image jobs: whose they are, and which are still to be polled.
 
 A job is bound to the hold that paid for it, once: who submits later and is answered the same pair takes nothing over.
-One hold may pay for several, each with its share; they are found by the hold too, until they are forgotten.
+One hold may pay for several, each with its share; they are found by the hold too, until they are forgotten, and the
+holds by their key: who left before the answer never saw an id.
 Its submission's answer waits for the binding a moment (`settle_wait_s`) and no longer, so while Redis does not answer
 a client may know of a job that the gateway does not know yet. Jobs are found by a digest of (jobid, signature): who
 does not know the pair finds nothing. A job that nobody polls to its end is due again and again, ever more rarely,
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
+from gateway.billing.principal import Principal
 from gateway.store.admission import HoldRequest
 from gateway.store.keys import Keys, job_digest, job_pointer
 from gateway.store.records import hold_facts, hold_of
@@ -27,6 +30,9 @@ _CLAIM_MS = 60_000
 _FIELDS = ["about", "state", "image_url", "refunded"]
 _REFUNDED = b"refunded"
 """Stands beside the digests of a hold's jobs: what was given back of it (lua/refund.lua)."""
+
+LISTED_MAX = 1000
+"""So many calls are listed of one key."""
 
 JobState = Literal["pending", "success", "error", "abandoned"]
 
@@ -78,10 +84,19 @@ class Jobs:
             pipeline.zadd(keys.jobs_due, {digest: first_poll_ms}, nx=True)
             pipeline.hset(keys.jobs_of(job.hold.hold_id), digest, str(job.number))
             pipeline.pexpire(keys.jobs_of(job.hold.hold_id), KEEP_MS)
+            self._list(pipeline, keys, job)
             pipeline.hget(keys.job(digest), "about")
             *_, bound = await pipeline.execute()
         self._unstored.pop(digest, None)
         return cast(bytes, bound).decode() == about
+
+    def _list(self, pipeline: Pipeline, keys: Keys, job: Job) -> None:
+        """Put the job's call among those of its key, and take out what is too old or too many."""
+        calls = keys.image_calls(job.hold.principal.key)
+        pipeline.zadd(calls, {job.hold.hold_id: job.submitted_at_ms}, nx=True)
+        pipeline.zremrangebyscore(calls, "-inf", job.submitted_at_ms - KEEP_MS)
+        pipeline.zremrangebyrank(calls, 0, -LISTED_MAX - 1)
+        pipeline.pexpire(calls, KEEP_MS)
 
     async def find(self, jobid: str, signature: str) -> Job | None:
         """The job of this pair, in whatever organisation, or None: a pair never submitted through this gateway."""
@@ -98,17 +113,36 @@ class Jobs:
 
     async def of_call(self, org: str, hold_id: str) -> list[Job]:
         """The jobs that a hold paid for, in the order of its call's images. Raises LedgerUnavailable."""
-        keys = Keys(org)
+        return (await self.of_calls(org, [hold_id]))[hold_id]
+
+    async def of_calls(self, org: str, hold_ids: Sequence[str]) -> dict[str, list[Job]]:
+        """The same of several holds, by their ids."""
+        keys, jobs = Keys(org), {hold_id: list[Job]() for hold_id in hold_ids}
         with TranslatedFaults():
-            names = cast(list[bytes], await self._redis.hkeys(keys.jobs_of(hold_id)))
-            pipeline = self._redis.pipeline(transaction=False)
-            for digest in names:
-                if digest != _REFUNDED:
-                    pipeline.hmget(keys.job(digest.decode()), _FIELDS)
-            found = [_job(fields) for fields in await pipeline.execute()]
-        # A pair that the upstream had given to another call before is that call's job.
-        own = [job for job in found if job is not None and job.hold.hold_id == hold_id]
-        return sorted(own, key=lambda job: job.number)
+            names = self._redis.pipeline(transaction=False)
+            for hold_id in jobs:
+                names.hkeys(keys.jobs_of(hold_id))
+            digests = {digest: None for of_one in await names.execute() for digest in of_one if digest != _REFUNDED}
+            fields = self._redis.pipeline(transaction=False)
+            for digest in digests:
+                fields.hmget(keys.job(digest.decode()), _FIELDS)
+            found = [_job(of_one) for of_one in await fields.execute()]
+        for job in found:
+            # A pair that the upstream had given to another call before is that call's job.
+            if job is not None and job.hold.hold_id in jobs:
+                jobs[job.hold.hold_id].append(job)
+        return {hold_id: sorted(of_one, key=lambda job: job.number) for hold_id, of_one in jobs.items()}
+
+    async def calls(self, principal: Principal, before: tuple[int, str] | None, limit: int) -> list[tuple[int, str]]:
+        """The key's image calls that have a job, newest first, each as when it was submitted (ms) and its hold's id.
+
+        `before`: only what comes after this one. Of `LISTED_MAX` calls and a week. Raises LedgerUnavailable.
+        """
+        calls = Keys(principal.org).image_calls(principal.key)
+        with TranslatedFaults():
+            listed = await self._redis.zrange(calls, 0, -1, desc=True, withscores=True)
+        found = [(int(at_ms), hold_id.decode()) for hold_id, at_ms in cast(list[tuple[bytes, float]], listed)]
+        return [call for call in found if before is None or call < before][:limit]
 
     async def claim_due(self, org: str, count: int) -> list[Job]:
         """Jobs to be polled now; for a minute nobody else is given them."""

@@ -124,6 +124,10 @@ class Keys:
         """The image jobs that a hold paid for, and what was given back of it."""
         return f"{self._prefix}jobs-of:{hold_id}"
 
+    def image_calls(self, key_id: str) -> str:
+        """Sorted set of the newest image calls of a sub-key that have a job, by when that was submitted (ms)."""
+        return f"{self._prefix}image-calls:{key_id}"
+
     def prices(self, version: str) -> str:
         """The price list of a version, as it was when calls were priced by it."""
         return f"{self._prefix}prices:{version}"

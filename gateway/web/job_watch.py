@@ -1,4 +1,4 @@
-"""Waiting for image jobs on behalf of a call that is to be answered with their pictures."""
+"""Asking about image jobs on behalf of who waits for their pictures: until they are there, or once, at this moment."""
 
 import asyncio
 import contextlib
@@ -44,3 +44,30 @@ class JobWatch:
         with contextlib.suppress(UpstreamError, LedgerUnavailable):  # whatever it was, the job is asked about again
             return await self._desk.act(job, await self._desk.ask(job, request_id, within_s))
         return job
+
+
+class JobGlance:
+    """Asks at once about jobs that somebody looks at, each at most once in `pause_s`."""
+
+    def __init__(self, desk: JobDesk, pause_s: float = 1.0) -> None:
+        self._desk = desk
+        self._pause_s = pause_s
+        self._asked_at_s: dict[str, float] = {}
+
+    async def now(self, jobs: Sequence[Job], request_id: str) -> tuple[Job, ...]:
+        """The jobs as they are now; one that was asked about a moment ago, or in vain, stays as it is known."""
+        now_s = asyncio.get_running_loop().time()
+        self._asked_at_s = {job: at_s for job, at_s in self._asked_at_s.items() if now_s - at_s < self._pause_s}
+        return tuple(await asyncio.gather(*(self._seen(job, f"{request_id}-poll", now_s) for job in jobs)))
+
+    async def _seen(self, job: Job, request_id: str, now_s: float) -> Job:
+        if job.state != "pending" or job.digest in self._asked_at_s:
+            return job
+        self._asked_at_s[job.digest] = now_s
+        with contextlib.suppress(UpstreamError, LedgerUnavailable):  # the background poller asks again
+            return await self._desk.act(job, await self._desk.ask(job, request_id, _GLANCE_S))
+        return job
+
+
+_GLANCE_S = 5.0
+"""Who looks waits no longer for the upstream."""

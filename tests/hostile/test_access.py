@@ -37,6 +37,7 @@ ROUTES = {
     "GET /v1/models": "holder",
     "GET /v1/models/{model:path}": "holder",
     "GET /v1/requests/{request_id}": "holder",
+    "GET /v1/requests": "holder",
     "GET /v1/usage": "holder",
     **{f"GET /admin/v1/{kind}": "reader" for kind in ("organisations", "teams", "users", "keys")},
     **{f"POST /admin/v1/{kind}": "writer" for kind in ("organisations", "teams", "users", "keys")},

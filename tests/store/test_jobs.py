@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from gateway.store.jobs import KEEP_MS, Job
+from gateway.store.jobs import KEEP_MS, LISTED_MAX, Job
 from gateway.store.keys import job_digest, job_pointer
-from tests.store.bench import BY_DESK, BY_ROBOT, ORG, Bench
+from tests.store.bench import BY_DESK, BY_NOTEBOOK, BY_ROBOT, ORG, Bench
 
 
 def bound(bench: Bench, jobid: str = "7", *, due_in_ms: int = 0) -> Job:
@@ -114,8 +114,37 @@ def test_the_jobs_of_a_call_are_found_by_its_hold(bench: Bench) -> None:
 def test_a_job_is_forgotten_after_a_week(bench: Bench) -> None:
     """Job and pointer alike; what stands in the list of jobs to poll without a job behind it is taken out."""
     job = bound(bench)
-    for key in (bench.keys.job(job.digest), job_pointer(job.digest), bench.keys.jobs_of(job.hold.hold_id)):
+    for key in (
+        bench.keys.job(job.digest),
+        job_pointer(job.digest),
+        bench.keys.jobs_of(job.hold.hold_id),
+        bench.keys.image_calls(job.hold.principal.key),
+    ):
         assert KEEP_MS - 60_000 < bench.run(bench.redis.pttl(key)) <= KEEP_MS
     bench.run(bench.redis.delete(bench.keys.job(job.digest)))
     assert [] == bench.run(bench.jobs.claim_due(ORG, 10))
     assert 0 == bench.run(bench.redis.zcard(bench.keys.jobs_due))
+
+
+def test_a_keys_calls_are_listed_newest_first_and_page_by_page(bench: Bench) -> None:
+    """Two of one millisecond by their ids, none twice; several jobs of a call are one; another key's are not here."""
+    ids = []
+    for at_ms in (3, 1, 2, 2):
+        call = bench.call(1, BY_NOTEBOOK, kind="image")
+        ids.append((at_ms, call.hold_id))
+        for number in range(2):
+            bench.run(bench.jobs.bind(Job(f"{call.hold_id}{number}", "s", call, at_ms + number, number=number), 0))
+    bench.run(bench.jobs.bind(Job("7", "s", bench.call(1, BY_DESK, kind="image"), 9), 0))
+    listed: list[tuple[int, str]] = []
+    while page := bench.run(bench.jobs.calls(BY_NOTEBOOK, listed[-1] if listed else None, 3)):
+        listed += page
+    assert sorted(ids, reverse=True) == listed
+
+
+def test_the_list_of_a_key_is_bounded_in_number_and_time(bench: Bench) -> None:
+    """The oldest goes when there are too many, and what is older than its jobs are kept."""
+    listed = bench.keys.image_calls(BY_NOTEBOOK.key)
+    bench.run(bench.redis.zadd(listed, {"old": 1, **{f"h-{n}": KEEP_MS + n for n in range(LISTED_MAX)}}))
+    bench.run(bench.jobs.bind(Job("1", "s", bench.call(1, BY_NOTEBOOK, kind="image"), 2 * KEEP_MS), 0))
+    assert LISTED_MAX == bench.run(bench.redis.zcard(listed))
+    assert [b"h-1"] == bench.run(bench.redis.zrange(listed, 0, 0))

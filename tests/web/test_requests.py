@@ -1,4 +1,4 @@
-"""GET /v1/requests/{id}: the holder of a key is told what became of each of their calls, and of no others."""
+"""GET /v1/requests and /v1/requests/{id}: the holder of a key is told what became of their calls, and of no others."""
 
 import json
 import signal
@@ -175,3 +175,76 @@ def test_a_revoked_key_is_told_nothing(gateway: Process) -> None:
     admin.post(f"/keys/{key['id']}/revoke")
     refused = httpx.get(f"{gateway.url}/v1/requests/{answer.request_id}", headers=bearer(key["key"]))
     assert (401, "invalid_api_key") == (refused.status_code, refused.json()["error"]["code"])
+
+
+def image_calls(client: httpx.Client, **params: str) -> dict[str, Any]:
+    answer = client.get("/v1/requests", params=params)
+    assert 200 == answer.status_code, answer.text
+    page: dict[str, Any] = answer.json()
+    return page
+
+
+def test_who_left_without_an_id_finds_the_pictures_paid_for(stack: Stack, gateway: Process) -> None:
+    """Nothing of the answer was read. Nobody else polls: the list has the id, and a look at the call has the URLs."""
+    secret = Admin(gateway.url).key("leavers")["key"]
+    stack.emulator.post("/__faults", json={"fault": "withhold", "count": 2, "kind": "image"})
+    body = {"model": "dreamshaper", "prompt": "Left", "n": 2}
+    with httpx.Client(base_url=gateway.url, headers=bearer(secret), timeout=30) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(OPENAI_IMAGES, json=body, timeout=httpx.Timeout(30, read=0.3))
+        stack.emulator.get("/__withheld", params={"at_least": "2"})
+        stack.emulator.post("/__release")
+        (call,) = until(lambda: len(page := image_calls(client)["data"]) == 1 and len(page[0]["jobs"]) == 2 and page)
+        pictures = until(lambda: done(told(client, call["id"])))
+        (again,) = image_calls(client)["data"]
+        own = told(client, call["id"])
+    assert ["success"] * 2 == [job["state"] for job in pictures["jobs"]]
+    assert 200 == httpx.get(pictures["jobs"][0]["url"]).status_code
+    assert {name: own[name] for name in again} == again
+    assert ("captured", 2 * PRICE_NANO_USD) == (again["state"], again["cost_nano_usd"])
+
+
+def test_a_job_that_cannot_be_asked_about_stays_pending(
+    stack: Stack, gateway: Process, client: httpx.Client, secret: str
+) -> None:
+    """MiniToolAI fails at the poll: what is known is told all the same."""
+    answer = send(gateway.url, IMAGES, {"model": "realism", "prompt": "Unasked [[fault:job_pending=0]]"}, secret)
+    stack.emulator.post("/__faults", json={"fault": "status=500", "count": 1, "kind": "poll"})
+    assert ["pending"] == [job["state"] for job in told(client, answer.request_id)["jobs"]]
+    until(lambda: told(client, answer.request_id)["jobs"][0]["url"])
+
+
+def test_a_keys_image_calls_are_listed_page_by_page_and_no_others(gateway: Process) -> None:
+    """Newest first, whichever path they came by; chat calls and other keys' are not among them."""
+    admin = Admin(gateway.url)
+    mine, other = admin.key("listers", "lan")["key"], admin.key("listers", "lan")["key"]
+    image = {"model": "realism", "prompt": "Listed"}
+    asked = [send(gateway.url, path, image, mine).request_id for path in (IMAGES, OPENAI_IMAGES, IMAGES)]
+    send(gateway.url, CHAT, chat("Not listed"), mine)
+    send(gateway.url, IMAGES, image, other)
+    with httpx.Client(base_url=gateway.url, headers=bearer(mine), timeout=30) as client:
+        first = image_calls(client, limit="2")
+        second = image_calls(client, limit="2", cursor=first["next_cursor"])
+    assert asked[::-1] == [call["id"] for call in first["data"] + second["data"]]
+    assert second["next_cursor"] is None
+
+
+def test_a_call_whose_hold_is_forgotten_keeps_its_pictures(stack: Stack, gateway: Process) -> None:
+    """After two days its cost is not known any more; its jobs are for a week."""
+    secret = Admin(gateway.url).key("late")["key"]
+    answer = send(gateway.url, OPENAI_IMAGES, {"model": "realism", "prompt": "Late"}, secret)
+    with redis.Redis.from_url(stack.redis_url) as books:
+        books.delete(f"gw:{{default}}:hold:{answer.request_id}")
+    with httpx.Client(base_url=gateway.url, headers=bearer(secret), timeout=30) as client:
+        (call,) = image_calls(client)["data"]
+    assert (answer.request_id, "realism", None, None) == (call["id"], call["model"], call["state"], call["cost_usd"])
+    assert answer.json["data"][0]["url"] == call["jobs"][0]["url"]
+
+
+@pytest.mark.parametrize(
+    ("params", "param"), [({"limit": "0"}, "limit"), ({"limit": "101"}, "limit"), ({"cursor": "x"}, "cursor")]
+)
+def test_a_page_that_cannot_be_is_refused(client: httpx.Client, params: dict[str, str], param: str) -> None:
+    """400 that names what is wrong."""
+    answer = client.get("/v1/requests", params=params)
+    assert (400, param) == (answer.status_code, answer.json()["error"]["param"])

@@ -36,7 +36,7 @@ from gateway.web.openapi.schemas import (
 
 def answers() -> dict[str, Schema]:
     """Every answer by its name."""
-    return {**_ERRORS, **_CALLS, **_holders_pages(), **_scopes(), **_money(), **_books(), **_STATES}
+    return {**_ERRORS, **_CALLS, **_holders_pages(), **_own_calls(), **_scopes(), **_money(), **_books(), **_STATES}
 
 
 def _holders_pages() -> dict[str, Schema]:
@@ -50,23 +50,6 @@ def _holders_pages() -> dict[str, Schema]:
         }
     )
     key = closed({"id": ID, "name": TEXT, "team": ID, "user": nullable(ID)})
-    job = closed(
-        {"index": COUNT, "state": one_of(*get_args(JobState)), "url": nullable(TEXT), **dollars("refunded")},
-    )
-    call = {
-        "id": TEXT,
-        "state": one_of("running", "captured", "released", "expired"),
-        "kind": TEXT,
-        "model": TEXT,
-        "created_at": INSTANT,
-        "ended_at": nullable(INSTANT),
-        **{name: nullable(COUNT) for name in ("prompt_tokens", "completion_tokens", "images")},
-        **dollars("hold"),
-        **{name: nullable(schema) for name, schema in dollars("cost", signed=True).items()},
-        "exact": nullable(FLAG),
-        "flags": array(TEXT),
-        "jobs": array(job),
-    }
     return {
         "Me": closed(
             {
@@ -76,7 +59,6 @@ def _holders_pages() -> dict[str, Schema]:
                 "usage": closed({"today_usd": SIGNED_USD, "month_usd": SIGNED_USD}),
             }
         ),
-        "Call": closed(call, "jobs"),
         "Estimate": closed(
             {
                 "kind": TEXT,
@@ -89,6 +71,30 @@ def _holders_pages() -> dict[str, Schema]:
             }
         ),
     }
+
+
+def _own_calls() -> dict[str, Schema]:
+    job = closed(
+        {"index": COUNT, "state": one_of(*get_args(JobState)), "url": nullable(TEXT), **dollars("refunded")},
+    )
+    state = one_of("running", "captured", "released", "expired")
+    cost: dict[str, Schema] = {name: nullable(schema) for name, schema in dollars("cost", signed=True).items()}
+    image_call = {"id": TEXT, "created_at": INSTANT, "state": nullable(state), "model": TEXT, **cost}
+    call = {
+        "id": TEXT,
+        "state": state,
+        "kind": TEXT,
+        "model": TEXT,
+        "created_at": INSTANT,
+        "ended_at": nullable(INSTANT),
+        **{name: nullable(COUNT) for name in ("prompt_tokens", "completion_tokens", "images")},
+        **dollars("hold"),
+        **cost,
+        "exact": nullable(FLAG),
+        "flags": array(TEXT),
+        "jobs": array(job),
+    }
+    return {"Call": closed(call, "jobs"), "ImageCall": closed(image_call | {"jobs": array(job)})}
 
 
 def _scopes() -> dict[str, Schema]:

@@ -156,6 +156,11 @@ _HOLDERS_PAGES = (
         parameters=(_query("group_by", TEXT, "hour, day or month; model or kind"), *_SPAN, _FORMAT),
     ),
     Operation(
+        *("GET", "/v1/requests", "The key's image calls with their pictures, newest first", "holder"),
+        answers={200: _page("ImageCall")},
+        parameters=(_query("limit", within(1, 100)), _query("cursor", TEXT, "next_cursor of the page before")),
+    ),
+    Operation(
         *("GET", "/v1/requests/{request_id}", "One own call: its state, its cost, its pictures", "holder"),
         answers={200: _json("Call")},
         parameters=(_in_path("request_id", "its x-request-id"),),
