@@ -88,6 +88,7 @@ from gateway.web.protocol import DataPlane
 from gateway.web.proxy import NewRelay, Proxy, new_request_id
 from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
+from gateway.web.request_log import serve_logged
 from gateway.web.requests import OwnRequests
 from gateway.web.rotation import KeyRotation
 from gateway.web.scrape import LedgerScrape
@@ -112,7 +113,7 @@ class Gateway:
 
     `extra_endpoints` are further rows of the data plane's table, as `web.dataplane.endpoints` has them. `share` is for
     a process that is one of several workers: what it counts together with them. `log_line` is given the line of each
-    call.
+    call and each other request.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Gateway:
     ) -> None:
         self.fault = ""
         """Why the gateway could not start; empty while it could."""
-        self._settings, self._listed = settings, prices
+        self._settings, self._listed, self._log_line = settings, prices, log_line
         self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
         metrics = metrics_of(settings, prices, share, log_line)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
@@ -204,9 +205,12 @@ class Gateway:
         if scope["type"] == "http":
             if scope["raw_path"].endswith(b"/"):  # one that was sent as %2F belongs to a name
                 scope["path"] = scope["path"].rstrip("/") or "/"
-            await serve_bounded(self._router, scope, receive, send, self.services.limits.body_timeout_s)
+            await serve_logged(self._page, scope, receive, send, self._log_line)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await serve_bounded(self._router, scope, receive, send, self.services.limits.body_timeout_s)
 
     def drain(self) -> None:
         """Take no new calls: running streams may finish within the grace time."""

@@ -1,5 +1,8 @@
-"""What one call leaves behind, and the log lines: of each call, threshold that is crossed, hold that expires, and login
-that fails."""
+"""What one call leaves behind, and the log lines: of each call, each other request, what was no request, each threshold
+that is crossed, hold that expires, and login that fails.
+
+Each is one JSON object, all ASCII, with control characters escaped: whatever a stranger puts into it, it is one line.
+"""
 
 import json
 import logging
@@ -17,6 +20,11 @@ from gateway.billing.usage import Usage
 
 call_log = logging.getLogger("gateway.call")
 alert_log = logging.getLogger("gateway.alert")
+refused_log = logging.getLogger("gateway.refused")
+JSON_LOGS = frozenset({call_log.name, alert_log.name, refused_log.name})
+"""Loggers whose messages are lines already."""
+
+_PATH_CHARACTERS_MAX = 200
 
 
 @dataclass(slots=True)
@@ -60,6 +68,46 @@ def call_line(record: CallRecord, duration_s: float) -> str:
     return json.dumps(msgspec.structs.asdict(line), separators=(",", ":"))
 
 
+@dataclass(slots=True)
+class RequestRecord:
+    """What a request leaves behind that is no call. `status` is 0 where it was not answered: its client had left."""
+
+    request_id: str
+    method: str
+    path: str
+    status: int = 0
+    error: str | None = None
+    role: str | None = None
+    principal: Principal | None = None
+
+
+def request_line(record: RequestRecord, duration_s: float) -> str:
+    """The one line of a request that is over. Of its path the beginning, of its query nothing."""
+    who = record.principal
+    line = {
+        "at": now_text(),
+        "event": "request",
+        "request_id": record.request_id,
+        "method": record.method,
+        "path": record.path[:_PATH_CHARACTERS_MAX],
+        "status": record.status or None,
+        "error": record.error,
+        "org": who.org if who else None,
+        "team": who.team if who else None,
+        "user": who.user if who else None,
+        "key": who.key if who else None,
+        "role": record.role,
+        "duration_ms": _ms(duration_s),
+    }
+    return json.dumps(line, separators=(",", ":"))
+
+
+def log_refused(status: int, code: str, address: str | None) -> None:
+    """Write the line of what was no request that could be served: of what was sent nothing is told."""
+    line = {"at": now_text(), "event": "refused", "status": status, "error": code, "address": address}
+    refused_log.info(json.dumps(line, separators=(",", ":")))
+
+
 def log_crossing(crossing: Crossing) -> None:
     """Write the line of a soft threshold that was crossed."""
     alert_log.warning(_crossing_line(crossing))
@@ -68,7 +116,7 @@ def log_crossing(crossing: Crossing) -> None:
 def log_expiry(hold: OpenHold, posting: Posting) -> None:
     """Write the line of a hold that expired: its gateway was not heard of for a whole lease."""
     line = {
-        "at": _now_text(),
+        "at": now_text(),
         "event": "expiry",
         "request_id": hold.request_id,
         "org": hold.org,
@@ -86,7 +134,7 @@ def log_expiry(hold: OpenHold, posting: Posting) -> None:
 
 def log_failed_login(code: str, address: str) -> None:
     """Write the line of a login that failed; of the key that was typed nothing is told."""
-    line = {"at": _now_text(), "event": "failed_login", "error": code, "address": address}
+    line = {"at": now_text(), "event": "failed_login", "error": code, "address": address}
     alert_log.warning(json.dumps(line, separators=(",", ":")))
 
 
@@ -129,7 +177,7 @@ def _call_line(record: CallRecord, duration_s: float) -> _CallLine:
     who, posting = record.principal, record.posting
     usage = posting.usage if posting else _NOTHING_USED
     return _CallLine(
-        _now_text(),
+        now_text(),
         "call",
         record.request_id,
         record.endpoint,
@@ -159,7 +207,7 @@ def _call_line(record: CallRecord, duration_s: float) -> _CallLine:
 
 def _crossing_line(crossing: Crossing) -> str:
     line = {
-        "at": _now_text(),
+        "at": now_text(),
         "event": "threshold",
         "scope": crossing.scope.kind,
         "id": crossing.scope.id,
@@ -171,7 +219,8 @@ def _crossing_line(crossing: Crossing) -> str:
     return json.dumps(line, separators=(",", ":"))
 
 
-def _now_text() -> str:
+def now_text() -> str:
+    """This instant, as every line has it."""
     second, ms = divmod(time.time_ns() // 1_000_000, 1000)
     return f"{_second_text(second)}.{ms:03}Z"
 

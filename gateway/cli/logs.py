@@ -1,4 +1,4 @@
-"""Log lines on standard output, whole also where several processes write there.
+"""Log lines on standard output, each a JSON object, whole also where several processes write there.
 
 Most lines are those of calls. They go past `logging`, where a record costs more than all else that is done to count a
 call, and wait a moment for one another: one write for all of them.
@@ -14,6 +14,7 @@ Laws:
 import asyncio
 import contextlib
 import fcntl
+import json
 import logging
 import select
 import sys
@@ -21,6 +22,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TextIO
+
+from gateway.call_log import JSON_LOGS, now_text
 
 _TOGETHER_S = 0.005
 _TOGETHER_BYTES = select.PIPE_BUF
@@ -34,10 +37,30 @@ def configure_logging(shared: Path | None = None) -> Callable[[str], None]:
     `shared` is a file that all processes writing to this output are given: then no line is broken by another's.
     """
     output = _Output(sys.stdout, shared)
-    logging.basicConfig(handlers=[output], level=logging.INFO, format="%(message)s", force=True)
+    output.setFormatter(_AsJSON())
+    logging.basicConfig(handlers=[output], level=logging.INFO, force=True)
     for noisy in ("httpx", "httpcore", "asyncio", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return output.write_soon
+
+
+class _AsJSON(logging.Formatter):
+    """A record as a line like those of calls, the server's own records too; what is such a line already stays so."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.name in JSON_LOGS:
+            return message
+        line = {
+            "at": now_text(),
+            "event": "log",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, separators=(",", ":"))
 
 
 class _Output(logging.StreamHandler[TextIO]):

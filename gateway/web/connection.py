@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.billing.errors import GatewayError, RequestTimeout
+from gateway.call_log import log_refused
 from gateway.web.door import Door
 from gateway.web.errors import error_answer
 from gateway.wire.answer_head import head_of
@@ -113,6 +114,7 @@ class ClientConnection(HttpToolsProtocol):
         """Answer with an error that belongs to no request that could be served, and close."""
         self.deaf, self._fault = True, None
         self.door.turned_away(fault.code)
+        log_refused(fault.status, fault.code, self.peer())
         status, headers, body = error_answer(fault)
         lines = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
         self.transport.write(head_of(status, lines) + body)

@@ -23,7 +23,7 @@ def for_holder(method: str, path: str, auth: Authenticator, page: Page) -> Ruled
         told: list[Header] = [(b"x-request-id", new_request_id().encode()), (b"x-gateway-cost-usd", b"0.00")]
         try:
             secrets = (raw_header(request, name) for name in ("authorization", "x-api-key"))
-            principal = await auth.principal(*secrets)
+            principal = request.state.principal = await auth.principal(*secrets)
             standing = await auth.standing(principal)
             told += allowance_headers(standing.allowance)
             if standing.refusal is not None:

@@ -51,6 +51,12 @@ def guarded(method: str, path: str, auth: Authenticator, who: Who, handler: Hand
 
 async def caller_of(request: Request, auth: Authenticator) -> Caller:
     """Who uses the control plane. Raises what `Authenticator.caller` raises; TooManyBadKeys."""
+    caller = await _caller_of(request, auth)
+    request.state.principal, request.state.role = caller.principal, caller.role
+    return caller
+
+
+async def _caller_of(request: Request, auth: Authenticator) -> Caller:
     secrets = raw_header(request, "authorization"), raw_header(request, "x-api-key")
     if organisation_of(bearer(*secrets)) is None:
         with auth.bad_keys.guessing(*origin_of(request)):
@@ -95,10 +101,11 @@ def limit_of(text: str, most: int = 1000) -> int:
     return int(text)
 
 
-async def answer_gateway_error(_request: Request, error: Exception) -> Response:
+async def answer_gateway_error(request: Request, error: Exception) -> Response:
     """Starlette's exception handler for the whole error tree."""
     if not isinstance(error, GatewayError):
         error = GatewayError("The gateway failed at this request; its log has the cause.")
+    request.state.error = error.code
     status, headers, body = error_answer(error)
     return Response(body, status, {name.decode(): value.decode() for name, value in headers})
 

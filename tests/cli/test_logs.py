@@ -1,5 +1,6 @@
 """Log lines of several processes on one output, and of one whose output nobody takes."""
 
+import json
 import os
 import select
 import subprocess
@@ -13,7 +14,7 @@ import asyncio, logging, select, sys
 from pathlib import Path
 from gateway.cli.logs import configure_logging
 turn = Path(sys.argv[1])
-log = logging.getLogger("gateway.test")
+log = logging.getLogger("gateway.call")  # whose records are lines already
 """
 
 TWO_KINDS = """
@@ -56,6 +57,18 @@ async def main():
 asyncio.run(main())
 """
 
+REMARKS = """
+async def main():
+    configure_logging()
+    server = logging.getLogger("uvicorn.error")
+    server.error("first\\nsecond\\x1b[31m\\x7f\\u2028")
+    try:
+        raise ValueError("a\\nb")
+    except ValueError:
+        server.exception("Exception in ASGI application\\n")
+asyncio.run(main())
+"""
+
 CLOSED = """
 async def main():
     write_soon = configure_logging()
@@ -79,6 +92,17 @@ def test_lines_of_two_processes_are_never_mixed(tmp_path: Path, repository: Path
     assert [0, 0] == [writer.wait() for writer in writers]
     expected = [letter * length for letter in "ab" for length in (3_000, 20_000) for _ in range(200)]
     assert expected == sorted(lines)
+
+
+def test_a_record_is_one_line(tmp_path: Path, repository: Path) -> None:
+    """The server's own, with its traceback; whoever sent what it quotes begins no line and commands no terminal."""
+    with started(REMARKS, tmp_path, "alone", repository) as writer:
+        text, _ = writer.communicate(timeout=60)
+    assert text.isascii()
+    remark, fault = map(json.loads, text.splitlines())
+    assert ("log", "error", "uvicorn.error") == (remark["event"], remark["level"], remark["logger"])
+    assert "first\nsecond\x1b[31m\x7f\u2028" == remark["message"]
+    assert fault["traceback"].endswith("ValueError: a\nb")
 
 
 @pytest.mark.parametrize("output", ["shared", "alone"])

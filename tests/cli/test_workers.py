@@ -321,7 +321,7 @@ def test_each_line_of_a_call_is_one_json_object(crew: Crew) -> None:
     calls = call_until_both_served(crew, key)
     logged = until(lambda: crew.process.output.count('"event":"call"') >= calls and crew.process.output)
     lines = [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
-    assert calls == len([line for line in lines if line["team"] == "logged"])
+    assert calls == len([line for line in lines if line["event"] == "call" and line["team"] == "logged"])
 
 
 def call_until_both_served(crew: Crew, key: str) -> int:

@@ -1,0 +1,41 @@
+"""One line for each request that ASGI serves: the control plane's, the dashboard's, and what nothing is found for.
+
+Calls have lines of their own (`web.edge`). Who asks is known to whoever looked at the key, and what went wrong to
+whoever answered: both leave it in the request's state.
+"""
+
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.call_log import RequestRecord, request_line
+from gateway.web.proxy import new_request_id
+
+_PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked every few seconds by machines: only where they are refused or fail is there something to tell."""
+
+
+async def serve_logged(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, log_line: Callable[[str], None]
+) -> None:
+    """Serve one request and give `log_line` its line. Every answer has an `x-request-id`, which is in the line."""
+    began_at = time.perf_counter()
+    state = scope.setdefault("state", {})
+    record = RequestRecord(new_request_id(), scope["method"], scope["path"])
+
+    async def send_on(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            record.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            record.request_id = headers.setdefault("x-request-id", record.request_id)
+        await send(message)
+
+    try:
+        await app(scope, receive, send_on)
+    finally:
+        record.error, record.role = state.get("error"), state.get("role")
+        record.principal = state.get("principal")
+        if record.path not in _PROBES or record.status != 200:
+            log_line(request_line(record, time.perf_counter() - began_at))
