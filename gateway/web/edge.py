@@ -41,11 +41,7 @@ async def _run(
     except ClientLeft:
         record.error = "client_left"
     except GatewayError as error:
-        answered = services.auth.bad_keys.answer_to(error, *exchange.origin())
-        record.error = answered.code
-        if record.sent_at is None:
-            record.refused_at = str(answered.details.get("scope", NONE))
-        await exchange.answer_error(answered, error_fields)
+        await _refuse(error, exchange, record, services, error_fields)
     except Exception:  # the process's edge: a fault of ours is logged and counted, and the caller hears of it
         log.exception("call %s failed", exchange.request_id)
         record.error = GatewayError.code
@@ -62,6 +58,18 @@ async def _run(
         services.metrics.observe(record)
         if record.principal is not None and record.refused_at is not None and 400 <= record.status < 500:
             services.refusals.count(record.principal, record.error, time.time_ns() // 1_000_000)
+
+
+async def _refuse(
+    error: GatewayError, exchange: Exchange, record: CallRecord, services: Services, error_fields: Mapping[str, object]
+) -> None:
+    """Apart from `_run`, whose frame the error's traceback holds: kept there under another name, an error would keep
+    itself, and the whole body of its call with it, until garbage is collected."""
+    answered = services.auth.bad_keys.answer_to(error, *exchange.origin())
+    record.error = answered.code
+    if record.sent_at is None:
+        record.refused_at = str(answered.details.get("scope", NONE))
+    await exchange.answer_error(answered, error_fields)
 
 
 async def tell_standing(exchange: Exchange, services: Services, principal: Principal) -> None:
