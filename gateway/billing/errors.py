@@ -268,7 +268,8 @@ class UpstreamBrokeOff(UpstreamError):
 
 
 class ImagesFailed(UpstreamError):
-    """Image jobs were accepted and failed: what they cost was given back, and asking again is a new purchase."""
+    """Image jobs were accepted and there is no picture: asking again is a new purchase. The message says what this one
+    cost."""
 
     should_retry = False
 

@@ -107,6 +107,7 @@ FAULTS: dict[str, tuple[Read | None, str]] = {
     "no_job": (None, "image: the submission is answered with status error"),
     "job_fails": (None, "image: the job pends, then fails, and its bill line is voided"),
     "job_never": (None, "image: the job pends for ever"),
+    "job_again": (None, "image: the job is accepted and billed, and the answer names the one before it once more"),
     "job_elsewhere": (None, "image: the picture is said to be on the machine that asks, where nobody serves it"),
     "job_pending": (_count, "job_pending=N: image: the job pends for N polls"),
 }

@@ -40,6 +40,8 @@ async def submit(account: Account, exchange: Exchange, body: bytes) -> None:
             reply = json_reply(200, NO_JOB)
         if reply is None:
             job = account.jobs.submit(request, bill, line, faults)
+            if "job_again" in faults:
+                job = account.jobs.by_number(str(job.jobid - 1)) or job
             reply = json_reply(200, {"status": "success", "jobid": job.jobid, "signature": job.signature})
         line.finished = await _send(account, exchange, reply, faults)
     finally:

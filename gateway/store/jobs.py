@@ -1,6 +1,7 @@
 """Image jobs: whose they are, and which are still to be polled.
 
 A job is bound to the hold that paid for it, once: who submits later and is answered the same pair takes nothing over.
+Nor does it end it: each change names the call and the image it is for (lua/_job.lua), and an ended job stays ended.
 One hold may pay for several, each with its share; they are found by the hold too, until they are forgotten, and the
 holds by their key: who left before the answer never saw an id.
 Its submission's answer waits for the binding a moment (`settle_wait_s`) and no longer, so while Redis does not answer
@@ -11,11 +12,10 @@ until it is abandoned.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 
 from gateway.billing.principal import Principal
 from gateway.store.admission import HoldRequest
@@ -34,7 +34,8 @@ _REFUNDED = b"refunded"
 LISTED_MAX = 1000
 """So many calls are listed of one key."""
 
-JobState = Literal["pending", "success", "error", "abandoned"]
+JobState = Literal["pending", "success", "error", "abandoned", "foreign"]
+"""How far it is. "foreign" stands in no record: the pair that this image's submission was answered is another's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Jobs:
     def __init__(self, redis: Redis, scripts: ScriptRunner) -> None:
         self._redis = redis
         self._scripts = scripts
-        self._claim = load("claim_jobs")
+        self._bind, self._claim, self._end = load("bind_job"), load("claim_jobs"), load("end_job")
         self._unstored: dict[str, Job] = {}
         """Jobs that Redis has not taken yet; their clients may poll them here all the same."""
 
@@ -73,30 +74,17 @@ class Jobs:
 
         False: the upstream gave its pair to another call already, whose job it stays. Raises LedgerUnavailable.
         """
-        keys, digest, about = Keys(job.hold.principal.org), job.digest, _stored(job)
+        keys, digest, hold_id = Keys(job.hold.principal.org), job.digest, job.hold.hold_id
         self._unstored[digest] = job
         with TranslatedFaults():
             await untagged(self._redis).set(job_pointer(digest), keys.org, px=KEEP_MS, nx=True)
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hsetnx(keys.job(digest), "about", about)
-            pipeline.hsetnx(keys.job(digest), "state", "pending")
-            pipeline.pexpire(keys.job(digest), KEEP_MS)
-            pipeline.zadd(keys.jobs_due, {digest: first_poll_ms}, nx=True)
-            pipeline.hset(keys.jobs_of(job.hold.hold_id), digest, str(job.number))
-            pipeline.pexpire(keys.jobs_of(job.hold.hold_id), KEEP_MS)
-            self._list(pipeline, keys, job)
-            pipeline.hget(keys.job(digest), "about")
-            *_, bound = await pipeline.execute()
+        reply = await self._scripts.run(
+            self._bind,
+            [keys.job(digest), keys.jobs_due, keys.jobs_of(hold_id), keys.image_calls(job.hold.principal.key)],
+            [digest, _stored(job), first_poll_ms, KEEP_MS, job.number, hold_id, job.submitted_at_ms, LISTED_MAX],
+        )
         self._unstored.pop(digest, None)
-        return cast(bytes, bound).decode() == about
-
-    def _list(self, pipeline: Pipeline, keys: Keys, job: Job) -> None:
-        """Put the job's call among those of its key, and take out what is too old or too many."""
-        calls = keys.image_calls(job.hold.principal.key)
-        pipeline.zadd(calls, {job.hold.hold_id: job.submitted_at_ms}, nx=True)
-        pipeline.zremrangebyscore(calls, "-inf", job.submitted_at_ms - KEEP_MS)
-        pipeline.zremrangebyrank(calls, 0, -LISTED_MAX - 1)
-        pipeline.pexpire(calls, KEEP_MS)
+        return reply == [b"bound"]
 
     async def find(self, jobid: str, signature: str) -> Job | None:
         """The job of this pair, in whatever organisation, or None: a pair never submitted through this gateway."""
@@ -128,7 +116,6 @@ class Jobs:
                 fields.hmget(keys.job(digest.decode()), _FIELDS)
             found = [_job(of_one) for of_one in await fields.execute()]
         for job in found:
-            # A pair that the upstream had given to another call before is that call's job.
             if job is not None and job.hold.hold_id in jobs:
                 jobs[job.hold.hold_id].append(job)
         return {hold_id: sorted(of_one, key=lambda job: job.number) for hold_id, of_one in jobs.items()}
@@ -149,25 +136,35 @@ class Jobs:
         reply = await self._scripts.run(self._claim, [Keys(org).jobs_due], [count, _CLAIM_MS])
         digests = [cast(bytes, member).decode() for member in reply]
         found = {digest: await self._find(digest) for digest in digests}
-        for digest, job in found.items():
-            if job is None:
-                await self._forget(org, digest)
-        return [job for job in found.values() if job is not None]
+        pending = [job for job in found.values() if job is not None and job.state == "pending"]
+        for digest in found.keys() - {job.digest for job in pending}:
+            await self._forget(org, digest)
+        return pending
 
     async def poll_again(self, job: Job, at_ms: int) -> None:
         """Make a claimed job due again. A job that ended meanwhile stays ended."""
         with TranslatedFaults():
             await self._redis.zadd(Keys(job.hold.principal.org).jobs_due, {job.digest: at_ms}, xx=True)
 
-    async def finish(self, job: Job, state: JobState, image_url: str = "") -> None:
-        """End a job that needs no refund: nobody polls it on the gateway's behalf any more."""
-        org = job.hold.principal.org
-        with TranslatedFaults():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hset(Keys(org).job(job.digest), mapping={"state": state, "image_url": image_url})
-            pipeline.pexpire(Keys(org).job(job.digest), KEEP_MS)  # were it gone meanwhile, this would stay for ever
-            await pipeline.execute()
-        await self._forget(org, job.digest)
+    async def finish(self, job: Job, state: JobState, image_url: str = "") -> Job:
+        """End a job that needs no refund: nobody polls it on the gateway's behalf any more. Returns it as it is now.
+
+        One that has ended before stays as it did; one that is another call's is "foreign" to this one; one that is not
+        bound yet stays as it is. Raises LedgerUnavailable.
+        """
+        keys, hold_id = Keys(job.hold.principal.org), job.hold.hold_id
+        reply = await self._scripts.run(
+            self._end,
+            [keys.job(job.digest), keys.jobs_due],
+            [job.digest, hold_id, job.number, state, image_url, KEEP_MS],
+        )
+        match reply:
+            case [b"ended", bytes(ended), bytes(url), int(refunded)]:
+                ended_as = cast(JobState, ended.decode())
+                return replace(job, state=ended_as, image_url=url.decode(), refunded_nano_usd=refunded)
+            case [b"foreign"]:
+                return replace(job, state="foreign")
+        return job
 
     async def _forget(self, org: str, digest: str) -> None:
         with TranslatedFaults():

@@ -41,14 +41,15 @@ class Settled:
     crossings: tuple[Crossing, ...] = ()
 
 
-RefundOutcome = Literal["refunded", "open", "finished", "unknown", "nothing_to_refund"]
+RefundOutcome = Literal["refunded", "open", "finished", "unknown", "nothing_to_refund", "unbound", "foreign"]
 
 
 @dataclass(frozen=True, slots=True)
 class Refund:
     """What became of a refund, and what its job has back, of this time or before.
 
-    "open": the hold is not settled yet, so ask again; "finished": the job had ended before.
+    "open": the hold is not settled yet, so ask again; "finished": the job had ended before; "unknown": the hold is not
+    known, any more. "unbound", "foreign": the job is nobody's yet, or another call's.
     """
 
     outcome: RefundOutcome
@@ -138,7 +139,7 @@ class Ledger:
                 keys.jobs_of(request.hold_id),
                 *states_of(request.principal),
             ],
-            [job.digest, entry_json(request, posting), keep_ms, share_nano_usd],
+            [job.digest, entry_json(request, posting), keep_ms, share_nano_usd, request.hold_id, job.number],
         )
         outcome = cast(RefundOutcome, cast(bytes, reply[0]).decode())
         return Refund(outcome, cast(int, reply[2]) if outcome in ("refunded", "finished") else 0)

@@ -57,7 +57,9 @@ SCRIPTS = (
     "rotate",
     "put_prices",
     "project",
+    "bind_job",
     "claim_jobs",
+    "end_job",
 )
 """Every script; `lua/_….lua` are their shared parts."""
 

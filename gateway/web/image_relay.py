@@ -30,7 +30,7 @@ from gateway.web.relay import HeldCall
 from gateway.web.repeats import AnswerCopy
 from gateway.web.services import Services
 from gateway.web.settlement import Ending, until_answered
-from gateway.web.submissions import Submission, Submissions, first_poll_ms_of
+from gateway.web.submissions import FOREIGN_JOB, Submission, Submissions, first_poll_ms_of
 from gateway.wire.call import Endpoint
 from gateway.wire.charge import together
 from gateway.wire.openai_images import Failure, Picture, failed_images, images_answer
@@ -84,6 +84,7 @@ class ImageRelay:
         unbound = tuple(each.job for each in submissions if each.job is not None and not each.is_bound)
         first_poll_ms = first_poll_ms_of(unbound[0], self._services) if unbound else 0
         await self._ending.post(posting, unbound, first_poll_ms, answer=self._mark())
+        self._record.posting = self._ending.posting
         return submissions, posting
 
     def _mark(self) -> bytes:
@@ -126,7 +127,9 @@ class ImageRelay:
         refunded_nano_usd = sum(picture.refunded_nano_usd for picture in pictures)
         self._exchange.cost_nano_usd = cost_nano_usd = charged_nano_usd - refunded_nano_usd
         if not any(picture.url for picture in pictures):
-            error = _error_of(submissions, pictures, self._hold.request_id)
+            error = _error_of(
+                submissions, pictures, self._hold.request_id, _became(charged_nano_usd, refunded_nano_usd)
+            )
             await self._keep(*error_answer(error), cost_nano_usd)
             raise error
         told_nano_usd = cost_nano_usd if self._presentation.cost_in_usage else None
@@ -185,26 +188,39 @@ def _failure_of(job: Job, request_id: str) -> Failure:
     if job.state == "error":
         became = "its price was given back" if job.refunded_nano_usd else "it stays charged"
         return Failure(IMAGE_FAILED, f"MiniToolAI could not generate this image; {became}.")
+    if job.state == "foreign":
+        return Failure("upstream_error", FOREIGN_JOB)
     return Failure(IMAGE_PENDING, f"This image is not finished yet; GET /v1/requests/{request_id} has it once it is.")
 
 
 IMAGE_FAILED, IMAGE_PENDING = "image_failed", "image_pending"
 
 
-def _error_of(submissions: Sequence[Submission], pictures: Sequence[Picture], request_id: str) -> GatewayError:
-    """What the whole call fails with, where it has no picture to show."""
+def _error_of(
+    submissions: Sequence[Submission], pictures: Sequence[Picture], request_id: str, became: str
+) -> GatewayError:
+    """What the whole call fails with, where it has no picture to show; `became` says what it cost."""
     codes = {picture.failure.code for picture in pictures if picture.failure is not None}
     if IMAGE_PENDING in codes:
         error: GatewayError = UpstreamTimeout(
-            f"MiniToolAI has not finished these images yet. They are charged: GET /v1/requests/{request_id} has them "
-            "once they are done; asking for them again costs again."
+            f"MiniToolAI has not finished these images yet; {became}. GET /v1/requests/{request_id} has them once they "
+            "are done; asking for them again costs again."
         )
     elif any(each.job is not None for each in submissions):
-        error = ImagesFailed("MiniToolAI generated none of these images; failed says what each of them cost.")
+        error = ImagesFailed(f"MiniToolAI delivered none of these images; {became}.")
     else:
         error = _worst([each.error for each in submissions if each.error is not None])
     error.details = {**error.details, "request_id": request_id, "failed": failed_images(pictures)}
     return error
+
+
+def _became(charged_nano_usd: int, refunded_nano_usd: int) -> str:
+    """What became of the money."""
+    if refunded_nano_usd == charged_nano_usd:
+        return "what they cost was given back"
+    if not refunded_nano_usd:
+        return f"they stay charged (${format_usd(charged_nano_usd)})"
+    return f"of the ${format_usd(charged_nano_usd)} charged ${format_usd(refunded_nano_usd)} was given back"
 
 
 def _worst(errors: Sequence[GatewayError]) -> GatewayError:

@@ -100,7 +100,10 @@ class JobDesk:
         return PollAnswer(answer.status, response_headers(answer.headers, secret), mask(body, secret))
 
     async def act(self, job: Job, answer: PollAnswer) -> Job:
-        """Refund a failed job, tick off a finished one; returns the job as it is now. Idempotent."""
+        """Refund a failed job, tick off a finished one; returns the job as it is now. Idempotent.
+
+        A job that is another call's is left alone: it comes back as "foreign".
+        """
         if answer.status != 200 or job.state != "pending":
             return job
         state = poll_state(answer.body)
@@ -110,19 +113,19 @@ class JobDesk:
             return await self._refunded(job)
         secret = self._services.upstream_keys[job.hold.principal.org].secret
         image_url = image_url_of(answer.body, secret) if state == "success" else ""
-        await self._services.jobs.finish(job, state, image_url)
-        return replace(job, state=state, image_url=image_url)
+        return await self._services.jobs.finish(job, state, image_url)
 
     async def _refunded(self, job: Job) -> Job:
         refund = await self._services.ledger.refund(job, _REFUND, KEEP_MS)
-        if refund.outcome == "open":
-            # Its charge is still on the way to the ledger: the background poller comes back for it.
+        if refund.outcome in ("open", "unbound"):
+            # Its charge, or the job itself, is still on the way to the ledger: the background poller comes back for it.
             return job
+        if refund.outcome in ("refunded", "nothing_to_refund"):
+            return replace(job, state="error", refunded_nano_usd=refund.amount_nano_usd)
         if refund.outcome == "unknown":
             # Nothing is left to give back: the hold's record ended long ago. Asking again would change nothing.
             log.warning("job of request %s failed, but its charge is no longer known", job.hold.request_id)
-            await self._services.jobs.finish(job, "error")
-        return replace(job, state="error", refunded_nano_usd=refund.amount_nano_usd)
+        return await self._services.jobs.finish(job, "error")
 
 
 class PollHandler:

@@ -332,6 +332,7 @@ class Relay:
         self._book(posting)
         job = Job(jobid, signature, self._hold, now_ms)
         await self._ending.post(posting, (job,), now_ms + int(self._limits.job_first_poll_s * 1000), answer=answer)
+        self._record.posting = self._ending.posting
 
 
 def _looks_like_events(first: bytes) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import RELEASE, Posting
@@ -24,10 +24,14 @@ from gateway.store.ledger import Ledger, Settled
 from gateway.store.scripts import Begun
 from gateway.store.spool import LeftBehind, Spool
 from gateway.store.spool_file import Owed
+from gateway.wire.charge import disowned
 
 log = logging.getLogger("gateway.settlement")
 
 T = TypeVar("T")
+
+Binding = Literal["own", "foreign", "later"]
+"""Whose an image job is: its call's, another's that was answered the same pair before, or not known yet."""
 
 _FIRST_RETRY_S = 0.05
 _LONGEST_RETRY_S = 2.0
@@ -141,9 +145,10 @@ class Settlements:
         self.replayed = asyncio.Event()
         """Set once the postings that earlier processes left in the spool are made."""
 
-    async def settle(self, owed: Owed) -> None:
+    async def settle(self, owed: Owed) -> Posting:
         """Post, again and again until Redis answers; returns when it is posted, or safe in the spool.
 
+        Returns what is posted: with a flag more where a job turns out to be another call's.
         Who calls it is one of `Tasks`, so that nothing cancels it. Nearly every posting is answered at once, which
         needs no task of its own; whatever else becomes of it goes on in the background.
         """
@@ -153,16 +158,18 @@ class Settlements:
         if begun is not None and await self._patience.wait(begun.reply):
             if self._is_settled(owed, begun, began_s):
                 self._owe(-1)
-                return
+                return owed.posting
             begun = None
         posted = self._tasks.start(self._post(owed, begun, began_s))
         left_s = began_s + self._wait_s - time.perf_counter()
         if left_s > 0:
             await asyncio.wait({posted}, timeout=left_s)
-        if not posted.done():
-            await self._keep(owed, posted)
+        if posted.done():
+            return posted.result()
+        await self._keep(owed, posted)
+        return owed.posting
 
-    def release(self, hold: HoldRequest) -> asyncio.Task[None]:
+    def release(self, hold: HoldRequest) -> asyncio.Task[Posting]:
         """Give a hold back; also one whose admission had no answer and may or may not stand."""
         return self._tasks.start(self.settle(Owed(hold, RELEASE)))
 
@@ -182,9 +189,9 @@ class Settlements:
         """Whether all that could be read of a file is posted; where it is not, it is given back for another time."""
         try:
             for owed in left.content.owed:
-                for job in owed.jobs:
-                    await self._jobs.bind(job, owed.first_poll_ms)
-                self._told(owed, await self._ledger.settle(owed.hold, owed.posting))
+                bindings = [await self._bind(job, owed.first_poll_ms) for job in owed.jobs]
+                posting = disowned(owed.posting) if "foreign" in bindings else owed.posting
+                self._told(owed, await self._ledger.settle(owed.hold, posting))
             aside = left.forget()
         except LedgerUnavailable:
             return False  # logged where it was found
@@ -209,7 +216,7 @@ class Settlements:
             )
         return True
 
-    async def _keep(self, owed: Owed, posted: asyncio.Task[None]) -> None:
+    async def _keep(self, owed: Owed, posted: asyncio.Task[Posting]) -> None:
         try:
             number = await self._spool.keep(owed)
         except OSError:
@@ -217,24 +224,28 @@ class Settlements:
         self._metrics.spool_entries.inc()
         self._tasks.start(self._dropped(posted, number))
 
-    async def _dropped(self, posted: asyncio.Task[None], number: int) -> None:
+    async def _dropped(self, posted: asyncio.Task[Posting], number: int) -> None:
         await asyncio.wait({posted})
         await self._spool.drop(number)
         self._metrics.spool_entries.dec()
 
-    async def _post(self, owed: Owed, begun: Begun | None, began_s: float) -> None:
+    async def _post(self, owed: Owed, begun: Begun | None, began_s: float) -> Posting:
         """`begun`: the first attempt, where its reply may still come."""
         try:
             if begun is not None:
                 await asyncio.wait({begun.reply})
                 if self._is_settled(owed, begun, began_s):
-                    return
-            unbound = [job for job in owed.jobs if not await self.try_to_bind(job, owed.first_poll_ms)]
-            settled = await until_answered(lambda: self._ledger.settle(owed.hold, owed.posting, answer=owed.answer))
+                    return owed.posting
+            bindings = [(job, await self.try_to_bind(job, owed.first_poll_ms)) for job in owed.jobs]
+            is_foreign = any(binding == "foreign" for _, binding in bindings)
+            posting = disowned(owed.posting) if is_foreign else owed.posting
+            settled = await until_answered(lambda: self._ledger.settle(owed.hold, posting, answer=owed.answer))
             self._metrics.observe_settlement(time.perf_counter() - began_s)
             self._told(owed, settled)
-            for job in unbound:
-                await until_answered(partial(self._bind, job, owed.first_poll_ms))
+            for job, binding in bindings:
+                if binding == "later":
+                    await until_answered(partial(self._bind, job, owed.first_poll_ms))
+            return posting
         finally:
             self._owe(-1)
 
@@ -262,23 +273,24 @@ class Settlements:
             return False
         return True
 
-    async def try_to_bind(self, job: Job, first_poll_ms: int) -> bool:
+    async def try_to_bind(self, job: Job, first_poll_ms: int) -> Binding:
         """Bind an image job to its owner before its charge: who is charged can also be refunded.
 
-        False where that failed: a Redis that is full takes settlements, which free memory, and no new jobs; there the
+        "later" where that failed: a Redis that is full takes settlements, which free memory, and no new jobs; there the
         charge goes first.
         """
         try:
-            await self._bind(job, first_poll_ms)
+            return await self._bind(job, first_poll_ms)
         except Exception as error:  # whatever it was: the charge goes first, and the job is bound after it
             if not isinstance(error, LedgerUnavailable):
                 log.exception("job of request %s was not bound; trying again", job.hold.request_id)
-            return False
-        return True
+            return "later"
 
-    async def _bind(self, job: Job, first_poll_ms: int) -> None:
-        if not await self._jobs.bind(job, first_poll_ms):
-            log.warning("request %s was answered with another call's job: polls go to that one", job.hold.request_id)
+    async def _bind(self, job: Job, first_poll_ms: int) -> Binding:
+        if await self._jobs.bind(job, first_poll_ms):
+            return "own"
+        log.warning("request %s was answered with another call's job: polls go to that one", job.hold.request_id)
+        return "foreign"
 
     def _told(self, owed: Owed, settled: Settled) -> None:
         for crossing in settled.crossings:
@@ -314,7 +326,7 @@ class Ending:
         """
         if self.posting is None:
             self.posting = posting
-            await self._settlements.settle(Owed(self._hold, posting, jobs, first_poll_ms, answer))
+            self.posting = await self._settlements.settle(Owed(self._hold, posting, jobs, first_poll_ms, answer))
 
 
 async def until_answered(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -10,6 +10,7 @@ import time
 from typing import NamedTuple
 
 from gateway.billing.errors import (
+    FailedWhenSent,
     GatewayError,
     Overloaded,
     UpstreamBrokeOff,
@@ -37,7 +38,7 @@ from gateway.web.errors import unfit_status, upstream_retry_after_s
 from gateway.web.relay import HeldCall
 from gateway.web.services import Services
 from gateway.wire.call import Endpoint, Outcome
-from gateway.wire.charge import posting_of, unanswered
+from gateway.wire.charge import disowned, posting_of, unanswered
 from gateway.wire.headers import is_coded
 from gateway.wire.images import ANSWER_BYTES_MAX, ImageMeter, fault_of
 
@@ -45,6 +46,8 @@ log = logging.getLogger("gateway.submissions")
 
 _ONE = Usage(units=1)
 _BOOKED = "It may have been billed, so it was booked as an estimate."
+
+FOREIGN_JOB = "MiniToolAI named a job for this image that is another one's already; it stays charged."
 
 
 class Submission(NamedTuple):
@@ -83,7 +86,7 @@ class Submissions:
             submission = await self._submit(number)
         except Exception:  # a fault of ours with one must not keep the others, which were accepted, from being settled
             log.exception("image %d of request %s failed", number, self._hold.request_id)
-            submission = self._unanswered(GatewayError(f"The gateway failed at this image. {_BOOKED}"))
+            submission = self._unanswered(FailedWhenSent(f"The gateway failed at this image. {_BOOKED}"))
         self._free += submission.posting.type == "release"
         return submission
 
@@ -162,8 +165,10 @@ class Submissions:
             share_nano_usd=self._share_nano_usd,
             number=number,
         )
-        is_bound = await self._services.settlements.try_to_bind(job, first_poll_ms_of(job, self._services))
-        return Submission(posting, job, is_bound=is_bound)
+        binding = await self._services.settlements.try_to_bind(job, first_poll_ms_of(job, self._services))
+        if binding == "foreign":
+            return Submission(disowned(posting), error=UpstreamBrokeOff(FOREIGN_JOB))
+        return Submission(posting, job, is_bound=binding == "own")
 
     def _failed(self, fault: UpstreamFault) -> Submission:
         """By whether a byte of the request may have arrived."""

@@ -4,6 +4,7 @@
 | --- | --- | --- | --- |
 | a valid usage | captured at its cost | upstream's | overrun, if above the hold |
 | only impossible usage | captured whole | the bound | anomaly |
+| an image job that another call has already | captured at its price | the bound | anomaly |
 | content, but no usage | captured: prompt + what was streamed | tiktoken's | estimated |
 | an event stream that was cut before anything came | captured: the prompt | tiktoken's | estimated |
 | no answer at all, though sent | captured: prompt (chat) or price (unit) | tiktoken's | estimated, unanswered |
@@ -59,6 +60,11 @@ def unanswered(call: Call, price: ModelPrice, hold_nano_usd: int, count: CountPr
     usage = Usage(prompt_tokens=prompt_tokens_of(call, count), units=call.bound.units)
     cost = min(price.most_of(usage), hold_nano_usd)
     return Posting("capture", cost, usage, "estimated", (ESTIMATED, UNANSWERED))
+
+
+def disowned(posting: Posting) -> Posting:
+    """The same charge where the job that the upstream named is another call's: what it has billed is not known."""
+    return posting._replace(usage_source="estimated", flags=(*posting.flags, ANOMALY))
 
 
 def together(price: ModelPrice, postings: Sequence[Posting]) -> Posting:

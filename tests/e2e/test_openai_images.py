@@ -246,8 +246,23 @@ def test_all_jobs_failing_gives_everything_back(painter: Painter) -> None:
         answer.headers["x-should-retry"],
     )
     assert [0, 1, 2] == [failed["index"] for failed in answer.error["failed"]]
+    assert "what they cost was given back" in answer.error["message"]
     assert [("capture", 3 * PRICE_NANO_USD)] + 3 * [("refund", -PRICE_NANO_USD)] == painter.entries()
     assert ("0.00", "0.00", "0.00") == (answer.headers["x-gateway-cost-usd"], *painter.spent_and_held_usd())
+
+
+def test_an_answer_without_pictures_says_what_was_not_given_back(stack: Stack, painter: Painter) -> None:
+    """Where one submission was never answered, or where failed images stay charged."""
+    painter.order("job_fails")
+    painter.order("reset")
+    mixed = painter.ask(2)
+    assert (502, "0.0015") == (mixed.status, mixed.headers["x-gateway-cost-usd"])
+    assert "of the $0.003 charged $0.0015 was given back" in mixed.error["message"]
+    keeping = stack.gateway(job_first_poll_s=NEVER_S, refund_failed_images="false")
+    painter.order("job_fails", 2)
+    kept = painter_at(stack, keeping, "keeping").ask(2)
+    assert (502, "0.003") == (kept.status, kept.headers["x-gateway-cost-usd"])
+    assert "they stay charged ($0.003)" in kept.error["message"]
 
 
 def test_what_is_not_done_in_time_is_answered_as_pending(stack: Stack) -> None:

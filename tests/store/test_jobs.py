@@ -63,20 +63,32 @@ def test_a_claimed_job_can_be_made_due_again(bench: Bench) -> None:
 
 
 def test_a_finished_job_stays_finished(bench: Bench) -> None:
-    """A gateway that was slow with its poll does not bring it back."""
+    """A gateway that was slow with its poll neither brings it back nor ends it anew: it hears how it has ended."""
     job = bound(bench)
-    bench.run(bench.jobs.finish(job, "success"))
+    ended = bench.run(bench.jobs.finish(job, "success", "https://pictures.example/7.png"))
+    assert replace(job, state="success", image_url="https://pictures.example/7.png") == ended
     bench.run(bench.jobs.poll_again(job, bench.now_ms()))
     assert [] == bench.run(bench.jobs.claim_due(ORG, 10))
-    assert replace(job, state="success") == bench.run(bench.jobs.find(job.jobid, job.signature))
+    assert [ended, ended] == [bench.run(bench.jobs.finish(job, state)) for state in ("abandoned", "error")]
+    assert ended == bench.run(bench.jobs.find(job.jobid, job.signature))
+
+
+def test_an_ended_job_that_is_due_all_the_same_is_taken_out(bench: Bench) -> None:
+    """A gateway of before ended jobs in two steps, and may have been killed between them."""
+    job = bound(bench)
+    bench.run(bench.jobs.finish(job, "success"))
+    bench.run(bench.redis.zadd(bench.keys.jobs_due, {job.digest: 1}))
+    assert [] == bench.run(bench.jobs.claim_due(ORG, 10))
+    assert 0 == bench.run(bench.redis.zcard(bench.keys.jobs_due))
 
 
 def test_binding_twice_changes_nothing(bench: Bench) -> None:
     """A binding whose answer was lost is sent again, maybe after the job's end."""
     job = bound(bench)
     bench.run(bench.jobs.finish(job, "error"))
-    bench.run(bench.jobs.bind(job, bench.now_ms()))
+    assert bench.run(bench.jobs.bind(job, bench.now_ms()))
     assert replace(job, state="error") == bench.run(bench.jobs.find(job.jobid, job.signature))
+    assert 0 == bench.run(bench.redis.zcard(bench.keys.jobs_due))
 
 
 def test_a_job_stays_whose_it_is(bench: Bench) -> None:
@@ -87,14 +99,25 @@ def test_a_job_stays_whose_it_is(bench: Bench) -> None:
     bindings = [bench.run(bench.jobs.bind(job, bench.now_ms())) for job in (first, second, first)]
     assert [True, False, True] == bindings
     assert first == bench.run(bench.jobs.find("7", "s"))
+    assert "foreign" == bench.run(bench.jobs.finish(second, "success", "https://pictures.example/7.png")).state
+    assert first == bench.run(bench.jobs.find("7", "s"))
+    assert [] == bench.run(bench.jobs.of_call(ORG, second.hold.hold_id))
 
 
-def test_a_finished_job_that_was_forgotten_leaves_nothing_for_ever(bench: Bench) -> None:
-    """Its week was over while it was being asked about."""
+def test_a_pair_for_two_images_of_one_call_is_the_firsts(bench: Bench) -> None:
+    """The second is no job of its own, though one call pays for both."""
+    first, second = (Job("7", "s", bench.call(2, hold_id="h"), 1, share_nano_usd=1, number=n) for n in (0, 1))
+    assert [True, False] == [bench.run(bench.jobs.bind(job, 0)) for job in (first, second)]
+    assert "foreign" == bench.run(bench.jobs.finish(second, "error")).state
+    assert [first] == bench.run(bench.jobs.of_call(ORG, "h"))
+
+
+def test_a_job_that_is_not_known_cannot_be_ended(bench: Bench) -> None:
+    """Its week was over while it was being asked about, or it is not bound yet: then it is bound as pending."""
     job = bound(bench)
     bench.run(bench.redis.delete(bench.keys.job(job.digest)))
-    bench.run(bench.jobs.finish(job, "error"))
-    assert 0 < bench.run(bench.redis.pttl(bench.keys.job(job.digest))) <= KEEP_MS
+    assert job == bench.run(bench.jobs.finish(job, "error"))
+    assert 0 == bench.run(bench.redis.exists(bench.keys.job(job.digest)))
 
 
 def test_the_jobs_of_a_call_are_found_by_its_hold(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from gateway.billing.ledger import RELEASE, Posting, Progress, violations
 from gateway.billing.usage import Usage
 from gateway.store.admission import Admitted, OverBudget
 from gateway.store.jobs import Job
-from tests.store.bench import AN, DESK, NOTEBOOK, ORG, ORGANISATION, RED, REFUND, Bench, capture
+from tests.store.bench import AN, BLUE, BY_DESK, DESK, NOTEBOOK, ORG, ORGANISATION, RED, REFUND, Bench, capture
 
 IMAGE = 1_500_000
 
@@ -84,9 +84,30 @@ def test_the_actual_charge_comes_back_and_not_the_hold(bench: Bench) -> None:
 def test_an_unknown_job_is_not_refunded(bench: Bench) -> None:
     """Nor one whose hold is long forgotten."""
     job = bench.submitted_job(IMAGE)
-    assert "unknown" == bench.refund(replace(job, jobid="3"))
+    assert "unbound" == bench.refund(replace(job, jobid="3"))
     bench.run(bench.redis.delete(bench.keys.hold(job.hold.hold_id)))
     assert "unknown" == bench.refund(job)
+    assert (IMAGE, 0) == bench.spent_and_held(RED)
+
+
+def test_a_job_is_refunded_to_who_bound_it_alone(bench: Bench) -> None:
+    """The upstream named one job to two teams, and it fails: the second, which hears it first, gets nothing back."""
+    first = bench.submitted_job(IMAGE)
+    second = bench.submitted_job(2 * IMAGE, BY_DESK, first.jobid)
+    assert first.digest == second.digest
+    assert ["foreign", "refunded", "foreign"] == [bench.refund(job) for job in (second, first, second)]
+    assert [(0, 0), (2 * IMAGE, 0)] == [bench.spent_and_held(team) for team in (RED, BLUE)]
+    assert [] == violations(bench.books())
+
+
+def test_one_job_for_two_images_of_a_call_gives_back_one_share(bench: Bench) -> None:
+    """Each image asks for its own; the second's is no job of its own."""
+    first, _ = shared_jobs(bench, 2)
+    second = replace(first, number=1)
+    bench.run(bench.jobs.bind(second, 0))
+    charge(bench, first, 2)
+    refunds = [bench.run(bench.ledger.refund(job, REFUND, 60_000)) for job in (first, second)]
+    assert [("refunded", IMAGE), ("foreign", 0)] == [(refund.outcome, refund.amount_nano_usd) for refund in refunds]
     assert (IMAGE, 0) == bench.spent_and_held(RED)
 
 

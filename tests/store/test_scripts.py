@@ -53,6 +53,7 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.lay_out()
     bench.limit(bench.run(bench.scopes.page("walled", "team", after="", limit=1))[0][0].scope, 5)
     assert "refunded" == bench.refund(bench.submitted_job(100))
+    bench.run(bench.jobs.finish(bench.submitted_job(100, jobid="2"), "success"))
     running = bench.call(1)
     bench.admit(running)
     bench.run(Leases(bench.redis, confined, bench.ledger, 30).renew("walled", [(running.hold_id, NOT_TOLD)]))

@@ -13,7 +13,7 @@ from gateway.billing.ledger import RELEASE, Posting
 from gateway.billing.principal import Principal
 from gateway.metrics import Metrics
 from gateway.store.admission import HoldRequest
-from gateway.store.jobs import Jobs
+from gateway.store.jobs import Job, Jobs
 from gateway.store.ledger import Ledger, Settled
 from gateway.store.scripts import Begun, Script
 from gateway.store.spool import Spool
@@ -244,6 +244,37 @@ def test_what_another_process_left_behind_is_posted(tmp_path: Path) -> None:
         await replaying
         assert [CHARGE] == ledger.postings
         assert [] == contents(tmp_path)
+        await spool.close()
+
+    asyncio.run(scenario())
+
+
+class Taken:
+    """Jobs that are all another call's already."""
+
+    async def bind(self, _job: Job, _first_poll_ms: int) -> bool:
+        return False
+
+
+def test_a_charge_for_another_calls_job_is_flagged(tmp_path: Path) -> None:
+    """By whoever makes its posting: the process that submitted it, or the one that finds it in the spool."""
+    owed = Owed(HOLD, CHARGE, (Job("1", "s", HOLD, 1),))
+    flagged = CHARGE._replace(usage_source="estimated", flags=("anomaly",))
+
+    async def scenario() -> None:
+        ledger, stop, spool, killed = Away(), asyncio.Event(), Spool(tmp_path), Spool(tmp_path)
+        ledger.back.set()
+        settling = Settlements(cast(Ledger, ledger), cast(Jobs, Taken()), Tasks(), Metrics(), spool, 10)
+        assert flagged == await settling.settle(owed)
+        killed.open()
+        await killed.keep(owed)
+        await killed.close()
+        spool.open()
+        replaying = asyncio.create_task(settling.replay(stop))
+        await settling.replayed.wait()
+        stop.set()
+        await replaying
+        assert [flagged, flagged] == ledger.postings
         await spool.close()
 
     asyncio.run(scenario())

@@ -1,19 +1,22 @@
 -- refund: give back, once, what a failed image job was charged; its own ledger entry.
--- uses: numbers scope hold
+-- uses: numbers scope hold job
 -- KEYS  1 job  2 jobs due  3 hold of the job  4 ledger stream  5 jobs of that hold, and what was given back of it
 --       6.. the scopes it was charged at, outermost first
 -- ARGV  1 member of "jobs due"  2 JSON of the entry  3 how long the finished job is kept (ms)
 --       4 the job's share of what its hold was charged, in nano-USD: never more comes back, nor more than is left of it
+--       5 hold that paid for it  6 its place among the images of its call
 -- Returns {"refunded", entry id, amount} or {"open"} (the hold is not settled yet: ask again later)
---      or {"finished", state, amount that came back} (already refunded, or it ended well) or {"unknown"}
---      or {"nothing_to_refund"}
+--      or {"finished", state, amount that came back} (already refunded, or it ended well)
+--      or {"unknown"} (no such hold, any more) or {"nothing_to_refund"}
+--      or {"unbound"} or {"foreign"}: the job is not this call's, and nothing comes back for it
 
 local share = amount(ARGV[4])
 local function scope_keys() return unpack(KEYS, 6) end
 
-local state = redis.call('HGET', KEYS[1], 'state')
-if not state then return {'unknown'} end
-if state ~= 'pending' then return {'finished', state, tonumber(redis.call('HGET', KEYS[1], 'refunded') or 0)} end
+local job = redis.call('HMGET', KEYS[1], 'about', 'state', 'refunded')
+local refused = not_own(job[1], ARGV[5], ARGV[6])
+if refused then return {refused} end
+if job[2] ~= 'pending' then return {'finished', job[2], tonumber(job[3] or 0)} end
 
 local packed = redis.call('MGET', KEYS[3], scope_keys())
 if not packed[1] then return {'unknown'} end
