@@ -2,7 +2,8 @@
 
 An answer is stored by the settlement of its call (`Ledger.settle`), in the same step, under its hold; the hold is found
 by a digest of the asking key and its header. It is gone after a day. A call that is settled before its answer is made
-(pictures take a while) leaves a mark in its place, which the answer replaces.
+(pictures take a while) leaves a mark in its place, which the answer replaces. Where the settlement comes later after
+all, because Redis was away, its mark finds the answer there and leaves it.
 """
 
 import json
@@ -15,6 +16,7 @@ from gateway.store.keys import Keys
 from gateway.store.packed import unpack_hold
 from gateway.store.scripts import TranslatedFaults
 
+ANSWER_KEPT_MS = 24 * 3600 * 1000
 _OPEN = 0
 _UNFINISHED = 0
 
@@ -44,13 +46,13 @@ class Answers:
         running = packed is not None and unpack_hold(packed).state == _OPEN
         return (None if stored is None else _answer(stored)), running
 
-    async def replace(self, org: str, hold_id: str, answer: bytes) -> None:
-        """Put the answer in the place of its mark; where there is none (any more) it is not kept.
+    async def keep(self, org: str, hold_id: str, answer: bytes) -> None:
+        """Put the answer of a charged call in the place of its mark, be that there yet or not.
 
         Raises LedgerUnavailable.
         """
         with TranslatedFaults():
-            await self._redis.set(Keys(org).answer(hold_id), answer, xx=True, keepttl=True)
+            await self._redis.set(Keys(org).answer(hold_id), answer, px=ANSWER_KEPT_MS)
 
 
 def unfinished_answer(until_ms: int) -> bytes:

@@ -17,6 +17,7 @@ from gateway.billing.errors import LedgerUnavailable
 from gateway.billing.ledger import Entry, OpenHold, Posting
 from gateway.billing.money import NANO_USD_MAX
 from gateway.store.admission import Decision, HoldRequest, decision_of
+from gateway.store.answers import ANSWER_KEPT_MS
 from gateway.store.jobs import Job
 from gateway.store.keys import Keys, admission_keys_of, keys_of, states_of
 from gateway.store.packed import packed_amounts
@@ -24,7 +25,6 @@ from gateway.store.records import Fields, about_json, crossings_of, entry_json, 
 from gateway.store.scripts import Argument, Begun, Reply, ScriptRunner, ScriptSender, TranslatedFaults, load
 
 TOMBSTONE_MS = 48 * 3600 * 1000
-ANSWER_KEPT_MS = 24 * 3600 * 1000
 _PAGE = 1000
 _PAGE_OF_ALL = 250  # decoded without a pause, and the calls on this loop wait meanwhile
 

@@ -139,16 +139,19 @@ class ImageRelay:
         await self._exchange.answer(200, [_JSON], body)
 
     async def _keep(self, status: int, headers: list[Header], body: bytes, cost_nano_usd: int) -> None:
-        """Put the answer in the place of its mark, for who asks again under the same Idempotency-Key."""
-        hold = self._hold
-        if hold.claim is None:
+        """Put the answer in the place of its mark, for who asks again under the same Idempotency-Key.
+
+        A call that cost nothing has none: asked for again, it is made again.
+        """
+        hold, posting = self._hold, self._ending.posting
+        if hold.claim is None or posting is None or posting.type == "release":
             return
         copy = AnswerCopy()
         copy.begin(status, [*headers, (b"x-gateway-cost-usd", format_usd(cost_nano_usd).encode())])
         copy.take(body)
         answer = copy.whole() or unfinished_answer(0)
         answers, org = self._services.answers, hold.principal.org
-        kept = self._services.tasks.start(until_answered(lambda: answers.replace(org, hold.hold_id, answer)))
+        kept = self._services.tasks.start(until_answered(lambda: answers.keep(org, hold.hold_id, answer)))
         await asyncio.wait({kept}, timeout=self._services.limits.settle_wait_s)
 
 

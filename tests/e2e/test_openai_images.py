@@ -376,6 +376,15 @@ def test_an_answer_without_pictures_is_repeated_too(painter: Painter) -> None:
     assert 2 == painter.submitted("Sunk")
 
 
+def test_what_cost_nothing_is_bought_by_a_repeat(painter: Painter) -> None:
+    """Refused by the upstream: asked again under the same key, it is submitted again."""
+    same = {"idempotency-key": "at-last"}
+    painter.order("status=500")
+    first, again = painter.ask(1, "At last", same), painter.ask(1, "At last", same)
+    assert (502, 200, False) == (first.status, again.status, "idempotent-replayed" in again.headers)
+    assert [("release", 0), ("capture", PRICE_NANO_USD)] == painter.entries()
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

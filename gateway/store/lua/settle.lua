@@ -64,7 +64,10 @@ hold[STATE], hold[POSTED], hold[RESOLVED_AT] = state, charge, now
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('MSET', unpack(writes))
 redis.call('SET', KEYS[1], write_hold(hold), 'PX', tombstone_ms)
-if answer and state == CAPTURED and answer ~= '' then redis.call('SET', KEYS[#KEYS], answer, 'PX', answer_kept_ms) end
+if answer and state == CAPTURED and answer ~= '' then
+  -- What stands there already is newer: pictures may be answered while their settlement still waits for Redis.
+  redis.call('SET', KEYS[#KEYS], answer, 'PX', answer_kept_ms, 'NX')
+end
 if answer and state == RELEASED then
   -- A call that cost nothing may be asked for again under its Idempotency-Key.
   local claim = KEYS[#KEYS - 1]
