@@ -108,9 +108,10 @@ class PriceList:
         """
         price = self._by_model.get(model)
         if price is None or price.kind != kind:
-            known = ", ".join(self.models(kind)) or "none"
+            # Which there are depends on the key that asks: no list here would be true for all of them.
             raise ModelNotFound(
-                f"There is no {kind} model {model[:80]!r} with a price. Models for {kind}: {known}.",
+                f"There is no {kind} model {model[:80]!r} with a price; GET /v1/models lists those that this key may "
+                "use.",
                 param="model",
             )
         return price

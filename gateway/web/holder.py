@@ -11,7 +11,6 @@ from gateway.billing.principal import Principal
 from gateway.web.auth import Authenticator
 from gateway.web.errors import Header, allowance_headers
 from gateway.web.http import answer_gateway_error, origin_of, raw_header
-from gateway.web.proxy import new_request_id
 
 Page = Callable[[Request, Principal], Awaitable[Response]]
 
@@ -20,7 +19,7 @@ def for_holder(method: str, path: str, auth: Authenticator, page: Page) -> Ruled
     """A route for who holds a sub-key that is good; like every answer of the data plane it tells what is left to it."""
 
     async def endpoint(request: Request) -> Response:
-        told: list[Header] = [(b"x-request-id", new_request_id().encode()), (b"x-gateway-cost-usd", b"0.00")]
+        told: list[Header] = [(b"x-gateway-cost-usd", b"0.00")]
         try:
             secrets = (raw_header(request, name) for name in ("authorization", "x-api-key"))
             principal = request.state.principal = await auth.principal(*secrets)

@@ -116,7 +116,14 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         allow = ", ".join(sorted(_methods_at(request)))
         error = MethodNotAllowed(f"This path takes {allow}.", allow=allow)
         return await answer_gateway_error(request, error)
-    return await answer_gateway_error(request, NotFound("There is nothing at this path."))
+    return await answer_gateway_error(request, NotFound(_NOTHING_HERE))
+
+
+_NOTHING_HERE = (
+    "There is nothing at this path. The base URL of OpenAI's clients is the gateway's own with /v1 behind it, once; of "
+    "that API there are /v1/chat/completions, /v1/images/generations and /v1/models, beside them /v1/estimate, /v1/me "
+    "and /v1/usage. MiniToolAI's own paths are /api/chat-completions/, /api/texttoimage/ and /api/texttoimage/jobs/."
+)
 
 
 def _methods_at(request: Request) -> set[str]:

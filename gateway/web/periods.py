@@ -43,7 +43,7 @@ class Periods:
 def border_ms(text: str, param: str, calendar: Calendar, *, after: bool = False) -> int:
     """The first instant of a date (`after`: of the day behind it), or the instant itself. Raises InvalidRequest."""
     if not _DATE.fullmatch(text):
-        return instant_ms(text, param)
+        return instant_ms(text, param, "a date, such as 2026-12-01, or ")
     try:
         day = date.fromisoformat(text)
     except ValueError:

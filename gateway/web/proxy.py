@@ -74,7 +74,7 @@ class Proxy:
             raise
         if isinstance(hold, KeptAnswer):
             exchange.cost_nano_usd = None
-            await exchange.answer(hold.status, [*hold.headers, (b"idempotent-replayed", b"true")], hold.body)
+            await exchange.answer(hold.status, hold.headers, hold.body)
             return
         record.hold_nano_usd = hold.amount_nano_usd
         held = HeldCall(priced.call, priced.price, hold, record)

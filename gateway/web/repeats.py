@@ -7,6 +7,7 @@ ended without cost frees its claim, so that it can be tried again; one that may 
 import hashlib
 import re
 import time
+from dataclasses import replace
 
 from gateway.billing.errors import (
     IdempotencyConflict,
@@ -23,6 +24,8 @@ from gateway.wire.presentation import Presentation
 
 ANSWER_BYTES_MAX = 1024 * 1024
 """Longer answers are not kept."""
+FIRST_REQUEST_ID = b"x-gateway-first-request-id"
+"""The header by which a repeat, which stands nowhere itself, leads to the call that was made and billed."""
 
 _PARAM = "Idempotency-Key"
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
@@ -45,7 +48,7 @@ def claim_of(
 
 
 async def first_answer(answers: Answers, org: str, claimed: Claimed) -> KeptAnswer:
-    """What the first call under this key was answered.
+    """What the first call under this key was answered, marked as a repeat of it and with its id.
 
     Raises IdempotencyConflict, IdempotencyInProgress, IdempotencyUnreplayable, LedgerUnavailable.
     """
@@ -55,7 +58,8 @@ async def first_answer(answers: Answers, org: str, claimed: Claimed) -> KeptAnsw
         )
     kept, running = await answers.find(org, claimed.hold_id)
     if kept is not None and kept.unfinished_until_ms is None:
-        return kept
+        marks = ((b"idempotent-replayed", b"true"), (FIRST_REQUEST_ID, claimed.hold_id.encode()))
+        return replace(kept, headers=(*kept.headers, *marks))
     if kept is not None and kept.unfinished_until_ms is not None:
         running = time.time_ns() // 1_000_000 < kept.unfinished_until_ms
     if running:

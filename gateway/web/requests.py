@@ -47,7 +47,10 @@ class OwnRequests:
         known = _REQUEST_ID.fullmatch(request_id)
         call = await self._requests.find(principal.org, request_id) if known else None
         if call is None or call.owner.scopes() != principal.scopes():
-            raise NotFound("This key made no such request, or it ended more than 48 hours ago: so long they are kept.")
+            raise NotFound(
+                "No call of this key that was admitted has this id, or it ended more than 48 hours ago: so long calls "
+                "are kept, and those that were refused are not."
+            )
         call = replace(call, jobs=await self._glance.now(call.jobs, request_id))
         return json_response(call_json(request_id, call))
 

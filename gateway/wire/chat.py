@@ -27,6 +27,7 @@ from gateway.wire.fields import (
     boolean_of,
     choice_of,
     integer_of,
+    model_of,
     number_of,
     object_of,
     refuse_unknown,
@@ -35,7 +36,7 @@ from gateway.wire.fields import (
 from gateway.wire.strictjson import JSON, JSONObject, encode
 from gateway.wire.vision import image_tokens_max
 
-__all__ = ["KIND", "ChatMeter", "ChatRules", "inspect_chat"]
+__all__ = ["KIND", "ChatMeter", "ChatRules", "inspect_chat", "known_fields"]
 
 KIND = "chat"
 COMPLETION_TOKENS_MAX = 2**31 - 1
@@ -63,8 +64,8 @@ def inspect_chat(fields: JSONObject, rules: ChatRules, prices: PriceList) -> Cal
 
     Raises InvalidRequest and UnsupportedParameter (400, `param` names the field) and ModelNotFound (404).
     """
-    refuse_unknown(fields, _known_fields(rules.extra_fields))
-    price = prices.of(string_of(fields.get("model"), "model"), KIND)
+    refuse_unknown(fields, known_fields(rules.extra_fields))
+    price = prices.of(model_of(fields), KIND)
     prompt = _prompt_of(fields, rules, price)
     completion_tokens = _max_completion_tokens(fields, rules)
     choices = integer_of(fields["n"], "n", 1) if fields.get("n") is not None else 1
@@ -92,7 +93,8 @@ _NOT_FORWARDED = frozenset({"max_tokens", "stream"})
 
 
 @functools.cache
-def _known_fields(extra_fields: frozenset[str]) -> frozenset[str]:
+def known_fields(extra_fields: frozenset[str]) -> frozenset[str]:
+    """Every field of a request that is read, with these beside the documented ones."""
     return _FIELDS | extra_fields
 
 

@@ -52,6 +52,13 @@ def string_of(value: JSON, param: str, *, characters_max: int | None = None, emp
     return value
 
 
+def model_of(fields: JSONObject) -> str:
+    """The model a call names; whether there is one of this name is for the price list to say."""
+    if fields.get("model") is None:
+        raise InvalidRequest("model is missing; GET /v1/models lists those that this key may use.", param="model")
+    return string_of(fields["model"], "model")
+
+
 def choice_of(value: JSON, param: str, choices: Collection[str]) -> str:
     """One of the listed strings."""
     if not isinstance(value, str) or value not in choices:

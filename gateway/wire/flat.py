@@ -12,7 +12,7 @@ from typing import Literal
 from gateway.billing.prices import PriceList
 from gateway.billing.usage import Usage
 from gateway.wire.call import Call, Outcome
-from gateway.wire.fields import boolean_of, integer_of, number_of, refuse_unknown, string_of
+from gateway.wire.fields import boolean_of, integer_of, model_of, number_of, refuse_unknown, string_of
 from gateway.wire.strictjson import JSON, JSONObject, encode
 
 FieldType = Literal["string", "integer", "number", "boolean"]
@@ -49,7 +49,7 @@ def inspect_flat(fields: JSONObject, rules: FlatRules, prices: PriceList) -> Cal
     for name, field in rules.fields.items():
         if field.required or fields.get(name) is not None:
             _CHECKS[field.type](fields.get(name), name)
-    model = rules.model if rules.model is not None else string_of(fields.get("model"), "model")
+    model = rules.model if rules.model is not None else model_of(fields)
     price = prices.of(model, rules.kind)
     usage = Usage(units=_units_of(fields, rules))
     return Call(kind=rules.kind, model=price.model, body=encode(fields), bound=usage, usage_max=usage)

@@ -12,7 +12,7 @@ from gateway.billing.errors import InvalidRequest
 from gateway.billing.prices import PriceList
 from gateway.billing.usage import Usage
 from gateway.wire.call import Call, Outcome
-from gateway.wire.fields import choice_of, integer_of, number_of, refuse_unknown, string_of
+from gateway.wire.fields import choice_of, integer_of, model_of, number_of, refuse_unknown, string_of
 from gateway.wire.headers import mask
 from gateway.wire.strictjson import JSON, JSONObject, encode
 
@@ -62,7 +62,7 @@ def inspect_image(fields: JSONObject, rules: ImageRules, prices: PriceList) -> C
     Raises InvalidRequest and UnsupportedParameter (400, `param` names the field) and ModelNotFound (404).
     """
     refuse_unknown(fields, _FIELDS)
-    price = prices.of(string_of(fields.get("model"), "model"), KIND)
+    price = prices.of(model_of(fields), KIND)
     string_of(fields.get("prompt"), "prompt", empty=False)
     given = {name: value for name, value in fields.items() if value is not None}
     if "negativePrompt" in given:

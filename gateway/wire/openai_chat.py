@@ -5,10 +5,12 @@ messages they were answered back as they came (`"refusal": null`), and tools wri
 `stream_options` say how the answer is presented and go no further. Everything else is read by `inspect_chat`.
 """
 
+import functools
+
 from gateway.billing.errors import InvalidRequest
 from gateway.billing.prices import PriceList
 from gateway.wire.call import Call
-from gateway.wire.chat import ChatRules, inspect_chat
+from gateway.wire.chat import ChatRules, inspect_chat, known_fields
 from gateway.wire.fields import boolean_of, object_of, refuse_unknown
 from gateway.wire.presentation import Presentation
 from gateway.wire.strictjson import JSON, JSONObject
@@ -19,7 +21,9 @@ _STREAM_OPTIONS = frozenset({"include_usage"})
 
 def inspect_openai_chat(fields: JSONObject, rules: ChatRules, prices: PriceList) -> Call:
     """As `inspect_chat`, which says what it raises."""
-    asked = {name: value for name, value in _without_nulls(fields).items() if name not in _ABOUT_THE_ANSWER}
+    said = _without_nulls(fields)
+    refuse_unknown(said, _known_fields(rules.extra_fields))
+    asked = {name: value for name, value in said.items() if name not in _ABOUT_THE_ANSWER}
     messages = asked.get("messages")
     if isinstance(messages, list):
         asked["messages"] = [_message_without_nulls(message) for message in messages]
@@ -44,6 +48,11 @@ def openai_presentation(fields: JSONObject, *, with_cost: bool) -> Presentation:
         cost_in_usage=with_cost,
         choices=choices if isinstance(choices, int) else 1,
     )
+
+
+@functools.cache
+def _known_fields(extra_fields: frozenset[str]) -> frozenset[str]:
+    return known_fields(extra_fields) | _ABOUT_THE_ANSWER
 
 
 def _include_usage(options: JSON) -> bool:

@@ -120,8 +120,8 @@ def stored_settings(kind: ScopeKind, stored: Mapping[str, object]) -> ScopeSetti
     )
 
 
-def instant_ms(text: object, param: str) -> int:
-    """Read an RFC 3339 instant as milliseconds; what is finer is cut off.
+def instant_ms(text: object, param: str, others: str = "") -> int:
+    """Read an RFC 3339 instant as milliseconds; what is finer is cut off. `others`: what else would do, for the error.
 
     Raises InvalidRequest: not one, without an offset, or not from 1971-01-01 to 9000-01-01 (UTC).
     """
@@ -131,7 +131,7 @@ def instant_ms(text: object, param: str) -> int:
         at_ms = None
     if at_ms is None:
         raise InvalidRequest(
-            f"{param} must be an RFC 3339 instant with its offset, such as 2026-12-01T00:00:00Z.", param=param
+            f"{param} must be {others}an RFC 3339 instant with its offset, such as 2026-12-01T00:00:00Z.", param=param
         )
     if not _EARLIEST_MS <= at_ms <= _LATEST_MS:
         raise InvalidRequest(f"{param} must be an instant between the years 1971 and 9000.", param=param)

@@ -129,10 +129,11 @@ def test_the_printed_commands_work(demo: Demo) -> None:
     """Copied from the terminal and pasted into a shell, as they stand."""
     block = demo.output.split("In another terminal, in this folder")[1].split("  # Noam's")[0]
     exports = "\n".join(re.findall(r"^  export .*", block, re.MULTILINE))
-    curl = re.search(r"^  curl (?:.*\\\n)*.*", block, re.MULTILINE)
-    assert curl is not None
-    done = shell(f"{exports}\n{curl[0]}")
+    native, openai = re.findall(r"^  curl (?:.*\\\n)*.*", block, re.MULTILINE)
+    done = shell(f"{exports}\n{native}")
     assert "data: [DONE]" in done.stdout, done
+    done = shell(f"{exports}\n{openai}")
+    assert '"object":"chat.completion"' in done.stdout, done
     python = re.search(r"^  python3 .*", block, re.MULTILINE)
     assert python is not None
     done = shell(f"{exports}\n{python[0]}")

@@ -55,6 +55,9 @@ def test_a_repeat_gets_the_first_answer_and_is_billed_once(stack: Stack, caller:
     assert "true" == again.headers["idempotent-replayed"]
     assert first.headers["content-type"] == again.headers["content-type"]
     assert first.request_id != again.request_id
+    assert (None, first.request_id) == tuple(
+        answer.headers.get("x-gateway-first-request-id") for answer in (first, again)
+    )
     assert ["capture"] == caller.entries()
     assert 1 == calls_at_upstream(stack, "Once only")
 

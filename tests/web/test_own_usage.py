@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -118,6 +119,14 @@ def test_a_report_that_cannot_be_is_refused(
     answer = usage(gateway, key, **params)
     error = answer.json()["error"]
     assert (400, code, param) == (answer.status_code, error["code"], error["param"])
+
+
+def test_a_border_may_be_a_date_or_an_instant_and_says_so(gateway: Process, key: dict[str, Any]) -> None:
+    """The error is where most people learn it."""
+    message = usage(gateway, key, **{"from": "yesterday"}).json()["error"]["message"]
+    date, instant = re.findall(r"20[-0-9T:Z]+", message)
+    answers = [usage(gateway, key, **{"from": text, "to": date}) for text in (date, instant)]
+    assert [200, 200] == [answer.status_code for answer in answers]
 
 
 def test_only_who_holds_a_good_key_is_told(admin: Admin, gateway: Process) -> None:

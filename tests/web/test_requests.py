@@ -160,6 +160,13 @@ def test_what_was_never_asked_is_not_found(client: httpx.Client, request_id: str
     assert "48 hours" in answer.json()["error"]["message"]
 
 
+def test_a_refused_call_is_told_apart_from_one_that_was_never_made(gateway: Process, client: httpx.Client) -> None:
+    """It was made, and is not kept: the answer to who looks for it says so."""
+    refused = client.post(CHAT, json=chat(model="gpt-9"))
+    answer = client.get(f"/v1/requests/{refused.headers['x-request-id']}")
+    assert (404, True) == (answer.status_code, "those that were refused are not" in answer.json()["error"]["message"])
+
+
 def test_another_keys_call_does_not_exist(gateway: Process, client: httpx.Client) -> None:
     """Not even one of the same user."""
     other = Admin(gateway.url).key("askers", "an")["key"]

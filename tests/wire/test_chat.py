@@ -326,8 +326,23 @@ def test_what_is_not_known_is_refused_at_every_depth(prices: PriceList, fields: 
 @pytest.mark.parametrize("model", ["gpt-5", "", "realvision", "gpt-4o-mini "])
 def test_a_model_without_a_chat_price_is_not_found(prices: PriceList, model: str) -> None:
     """Never free: an image model is no chat model either."""
-    with pytest.raises(ModelNotFound, match="gpt-4o-mini"):
+    with pytest.raises(ModelNotFound, match="no chat model"):
         inspect_chat(request(model=model), RULES, prices)
+
+
+def test_which_models_there_are_is_for_the_keys_own_list_to_say(prices: PriceList) -> None:
+    """A name in a message might be one that the asking key may not use."""
+    for asked in (request(model="gpt-5"), request(model=None)):
+        with pytest.raises((InvalidRequest, ModelNotFound)) as refused:
+            inspect_chat(asked, RULES, prices)
+        assert "GET /v1/models lists those that this key may use" in refused.value.message
+        assert [] == [model for model in prices.models() if model in refused.value.message]
+
+
+def test_a_missing_model_is_told_as_missing(prices: PriceList) -> None:
+    """Not as something that is no string."""
+    with pytest.raises(InvalidRequest, match="model is missing"):
+        inspect_chat({"messages": [HELLO]}, RULES, prices)
 
 
 def test_roles_and_extra_fields_are_configuration(prices: PriceList) -> None:

@@ -110,7 +110,7 @@ def test_an_unknown_field_is_refused(prices: PriceList, name: str) -> None:
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "unknown"])
 def test_a_model_without_an_image_price_is_not_found(prices: PriceList, model: str) -> None:
     """Never free."""
-    with pytest.raises(ModelNotFound, match="realvision"):
+    with pytest.raises(ModelNotFound, match="no image model"):
         inspect_image(request(model=model), RULES, prices)
 
 

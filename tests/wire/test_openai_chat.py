@@ -74,6 +74,14 @@ def test_everything_else_is_refused_as_ever(asked: dict[str, Any], param: str, p
     assert param == refused.value.param
 
 
+def test_what_is_said_to_be_supported_is(prices: PriceList) -> None:
+    """About the answer, too: who asks for the wrong thing is told all the right ones."""
+    with pytest.raises(InvalidRequest) as refused:
+        inspect_openai_chat(request(tools=[]), RULES, prices)
+    supported = refused.value.message.split("Supported: ")[1].rstrip(".").split(", ")
+    assert {"stream", "stream_options", "messages", "seed"} <= set(supported)
+
+
 @pytest.mark.parametrize(
     ("fields", "folded", "with_usage"),
     [

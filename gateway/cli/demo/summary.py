@@ -49,6 +49,11 @@ def print_what_to_try(stage: Stage, secrets: Mapping[str, str]) -> None:
   php examples/chat.php "What is a ledger?"
   sh examples/image.sh
 
+  # OpenAI's clients take $GATEWAY_URL/v1 as their base URL, and the key (docs/clients.md):
+  curl $GATEWAY_URL/v1/chat/completions -H "Authorization: Bearer $GATEWAY_KEY" \\
+       -H "Content-Type: application/json" \\
+       -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
   # Noam's budget for today is used up: this is refused.
   GATEWAY_KEY={secrets[_EMPTY_KEY]} \\
        python3 examples/image.py""")
@@ -63,6 +68,7 @@ def print_what_to_try(stage: Stage, secrets: Mapping[str, str]) -> None:
   curl -H "Authorization: Bearer $(cat $GATEWAY_DATA_DIR/admin-key)" $GATEWAY_URL/metrics""")
     _heading("URLs and keys")
     print(f"  gateway        {stage.gateway_url}   (its log: {stage.gateway_log})")
+    print(f"  for OpenAI's   {stage.gateway_url}/v1   (the base URL of OpenAI's clients)")
     print(f"  emulator       {stage.emulator_url}   (/__bill is its bill, /__faults what it can break)")
     print(f"  administrator  {stage.admin_key}")
     for key in KEYS:
