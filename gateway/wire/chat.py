@@ -34,7 +34,7 @@ from gateway.wire.fields import (
     string_of,
 )
 from gateway.wire.strictjson import JSON, JSONObject, encode
-from gateway.wire.vision import image_tokens_max
+from gateway.wire.vision import ImageBounds
 
 __all__ = ["KIND", "ChatMeter", "ChatRules", "inspect_chat", "known_fields"]
 
@@ -127,12 +127,14 @@ def _bound_of(prompt: PromptText) -> int:
 def _prompt_of(fields: JSONObject, rules: ChatRules, price: ModelPrice) -> PromptText:
     texts: list[str] = []
     extra_tokens = rules.reply_tokens + _option_tokens(fields, rules)
+    images: ImageBounds | None = None
     for index, message in enumerate(array_of(fields.get("messages"), "messages")):
         if isinstance(message, dict) and _is_plain(message, rules):
             texts += message.values()  # type: ignore[arg-type]  # both are strings
             extra_tokens += rules.message_tokens
             continue
-        read = _message(message, f"messages[{index}]", rules, price)
+        images = images or ImageBounds(price)
+        read = _message(message, f"messages[{index}]", rules, images)
         texts.extend(read.texts)
         extra_tokens += read.extra_tokens
     return PromptText(tuple(texts), extra_tokens)
@@ -154,7 +156,7 @@ def _option_tokens(fields: JSONObject, rules: ChatRules) -> int:
     return sum(option_tokens(name, fields[name]) for name in options) if options else 0
 
 
-def _message(value: JSON, where: str, rules: ChatRules, price: ModelPrice) -> PromptText:
+def _message(value: JSON, where: str, rules: ChatRules, images: ImageBounds) -> PromptText:
     message = object_of(value, where)
     refuse_unknown(message, _MESSAGE, f"{where}.")
     texts = [choice_of(message.get("role"), f"{where}.role", rules.roles)]
@@ -162,7 +164,7 @@ def _message(value: JSON, where: str, rules: ChatRules, price: ModelPrice) -> Pr
     if message.get("name") is not None:
         texts.append(string_of(message["name"], f"{where}.name", characters_max=64, empty=False))
         extra_tokens += rules.name_tokens
-    for part in _content(message.get("content"), f"{where}.content", price):
+    for part in _content(message.get("content"), f"{where}.content", images):
         if isinstance(part, str):
             texts.append(part)
         else:
@@ -170,7 +172,7 @@ def _message(value: JSON, where: str, rules: ChatRules, price: ModelPrice) -> Pr
     return PromptText(tuple(texts), extra_tokens)
 
 
-def _content(value: JSON, where: str, price: ModelPrice) -> Iterator[str | int]:
+def _content(value: JSON, where: str, images: ImageBounds) -> Iterator[str | int]:
     """The texts of a message and the token bounds of its images, in their order."""
     if isinstance(value, str):
         yield value
@@ -185,4 +187,4 @@ def _content(value: JSON, where: str, price: ModelPrice) -> Iterator[str | int]:
         if kind == "text":
             yield string_of(part.get("text"), f"{part_where}.text")
         else:
-            yield image_tokens_max(part.get("image_url"), f"{part_where}.image_url", price)
+            yield images.tokens_max(part.get("image_url"), f"{part_where}.image_url")

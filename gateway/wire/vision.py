@@ -16,29 +16,41 @@ from gateway.wire.strictjson import JSON
 DETAILS = ("auto", "high", "low")
 PATCHES_MAX = 1536
 """A larger image is shrunk until it has no more."""
+IMAGES_SIZED_MAX = 32
+"""Reading a size made to be slow to read takes a millisecond, and the calls on this loop wait meanwhile."""
 
 
-def image_tokens_max(value: JSON, where: str, price: ModelPrice) -> int:
-    """Check an `image_url` part and bound its tokens; `auto` may turn out to be high.
+class ImageBounds:
+    """Bounds the images of one call. The first `IMAGES_SIZED_MAX` with their data in the request are looked into."""
 
-    Raises InvalidRequest and UnsupportedParameter (400), `param` names the field.
-    """
-    image = object_of(value, where)
-    refuse_unknown(image, {"url", "detail"}, f"{where}.")
-    url = string_of(image.get("url"), f"{where}.url")
-    found = _IMAGE_URL.match(url)
-    if found is None:
-        raise InvalidRequest(
-            f"{where}.url must begin with http://, https:// or data:image/…;base64, with jpeg, jpg, png, webp or gif.",
-            param=f"{where}.url",
-        )
-    is_low = choice_of(image.get("detail", "auto"), f"{where}.detail", DETAILS) == "low"
-    most = price.image_tokens_low if is_low else price.image_tokens_high
-    media_type = found["media_type"]
-    if media_type is None or not (price.image_tile_tokens or price.image_patch_percent):
-        return most
-    size = size_of(media_type.lower(), url, found.end())
-    return most if size is None else min(most, tokens_at_low(size, price) if is_low else tokens_of(size, price))
+    def __init__(self, price: ModelPrice) -> None:
+        self._price = price
+        self._left = IMAGES_SIZED_MAX if price.image_tile_tokens or price.image_patch_percent else 0
+
+    def tokens_max(self, value: JSON, where: str) -> int:
+        """Check an `image_url` part and bound its tokens; `auto` may turn out to be high.
+
+        Raises InvalidRequest and UnsupportedParameter (400), `param` names the field.
+        """
+        image = object_of(value, where)
+        refuse_unknown(image, {"url", "detail"}, f"{where}.")
+        url = string_of(image.get("url"), f"{where}.url")
+        found = _IMAGE_URL.match(url)
+        if found is None:
+            raise InvalidRequest(
+                f"{where}.url must begin with http://, https:// or data:image/…;base64, "
+                "with jpeg, jpg, png, webp or gif.",
+                param=f"{where}.url",
+            )
+        is_low = choice_of(image.get("detail", "auto"), f"{where}.detail", DETAILS) == "low"
+        price = self._price
+        most = price.image_tokens_low if is_low else price.image_tokens_high
+        media_type = found["media_type"]
+        if media_type is None or not self._left:
+            return most
+        self._left -= 1
+        size = size_of(media_type.lower(), url, found.end())
+        return most if size is None else min(most, tokens_at_low(size, price) if is_low else tokens_of(size, price))
 
 
 def tokens_at_low(size: ImageSize, price: ModelPrice) -> int:

@@ -14,7 +14,7 @@ from gateway.billing.prices import ModelPrice, PriceList
 from gateway.emulator import tokens as emulator
 from gateway.emulator.contract import ImagePart
 from gateway.wire.image_size import ImageSize
-from gateway.wire.vision import DETAILS, image_tokens_max, tokens_of
+from gateway.wire.vision import DETAILS, IMAGES_SIZED_MAX, ImageBounds, tokens_of
 from tests import pictures
 from tests.pictures import FORMATS, data_url
 
@@ -27,7 +27,7 @@ sides = st.one_of(
 
 
 def bound(model: str, url: str, detail: str = "auto") -> int:
-    return image_tokens_max({"url": url, "detail": detail}, "image_url", SHIPPED.of(model, "chat"))
+    return ImageBounds(SHIPPED.of(model, "chat")).tokens_max({"url": url, "detail": detail}, "image_url")
 
 
 @given(
@@ -98,10 +98,19 @@ def test_an_unknown_size_or_an_endless_one_is_bound_by_the_detail(url: str) -> N
 def test_a_price_without_a_rule_bounds_by_the_detail() -> None:
     """As books have it that were begun before there were rules."""
     price = ModelPrice("old", "chat", image_tokens_low=85, image_tokens_high=1_445)
-    assert 1_445 == image_tokens_max({"url": data_url("png", pictures.png(8, 8))}, "image_url", price)
+    assert 1_445 == ImageBounds(price).tokens_max({"url": data_url("png", pictures.png(8, 8))}, "image_url")
 
 
 def test_the_media_type_may_be_written_in_capitals() -> None:
     """It is one of those names that case does not change."""
     url = data_url("PNG", pictures.png(8, 8))
     assert 85 + 4 * 170 == bound("gpt-4o", url)
+
+
+def test_only_so_many_images_of_one_call_are_looked_into() -> None:
+    """A body of thousands of small images, each slow to read, would hold every other call up for seconds."""
+    price = SHIPPED.of("gpt-4.1-mini", "chat")
+    images = ImageBounds(price)
+    part = {"url": data_url("png", pictures.png(8, 8))}
+    found = [images.tokens_max({**part}, "image_url") for _ in range(IMAGES_SIZED_MAX + 1)]
+    assert [2] * IMAGES_SIZED_MAX + [price.image_tokens_high] == found
