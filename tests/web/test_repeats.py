@@ -40,5 +40,7 @@ def test_an_answer_that_was_never_made_names_its_call() -> None:
 
 
 def test_an_answer_that_was_made_is_given_again() -> None:
-    """As it was."""
-    assert KeptAnswer(200, (), b"{}") == repeat(KeptAnswer(200, (), b"{}"))
+    """As it was, marked, and with the id of the call that was made."""
+    marks = ((b"idempotent-replayed", b"true"), (b"x-gateway-first-request-id", b"req-1"))
+    own = ((b"content-type", b"application/json"),)
+    assert KeptAnswer(200, (*own, *marks), b"{}") == repeat(KeptAnswer(200, own, b"{}"))
