@@ -23,12 +23,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TextIO
 
-from gateway.call_log import JSON_LOGS, now_text
+from gateway.call_log import JSON_LOGS, now_text, refused_log
 
 _TOGETHER_S = 0.005
 _TOGETHER_BYTES = select.PIPE_BUF
 """A pipe that can be written to at all takes so much at once."""
 _WAITING_LINES_MAX = 2000
+_REFUSED_LINES_MAX = 1000
+"""With so many waiting, the line of what was refused is dropped: `gateway_turned_away_total` has counted it."""
 
 
 def configure_logging(shared: Path | None = None) -> Callable[[str], None]:
@@ -86,7 +88,14 @@ class _Output(logging.StreamHandler[TextIO]):
         loop.call_later(_TOGETHER_S, self._write_what_is_taken)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """After the lines that were there before. A record may be long (a traceback): it waits for who reads."""
+        """After the lines that were there before. A record may be long (a traceback): it waits for who reads.
+
+        Not so the line of what was refused: anybody can have some written, and would stop the gateway while nobody reads.
+        """
+        if record.name == refused_log.name:
+            if len(self._waiting) < _REFUSED_LINES_MAX:
+                self.write_soon(self.format(record))
+            return
         with self._turn_taken(wait=True):
             self._write_lines(wait=True)
             super().emit(record)

@@ -115,6 +115,8 @@ class ClientConnection(HttpToolsProtocol):
         self.deaf, self._fault = True, None
         self.door.turned_away(fault.code)
         log_refused(fault.status, fault.code, self.peer())
+        if self.transport.is_closing():
+            return  # it stopped reading and was given up meanwhile
         status, headers, body = error_answer(fault)
         lines = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
         self.transport.write(head_of(status, lines) + body)
@@ -147,6 +149,8 @@ class ClientConnection(HttpToolsProtocol):
     def linger(self) -> None:
         """Close, but let the client read first what was written."""
         self.deaf = True
+        if self.transport.is_closing():
+            return
         if not self._has_place_to_linger and not self._takes_place_to_linger():
             self.close()
             return

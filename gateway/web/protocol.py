@@ -19,7 +19,7 @@ import httptools
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.billing.errors import GatewayError, InvalidRequest
+from gateway.billing.errors import GatewayError, InvalidRequest, Overloaded
 from gateway.web.connection import ClientConnection
 from gateway.web.door import Door, DoorRules
 from gateway.web.exchange import Exchange, Line
@@ -30,6 +30,10 @@ from gateway.wire.stray_keys import holds_key
 _HEAD_END = b"\r\n\r\n"
 _NOT_HTTP = "This is not HTTP/1.1 as RFC 9112 has it; send the request with an HTTP library."
 _CHUNKS_TOO_SMALL = "The body's chunks hold more framing than content; send larger chunks, without extensions."
+_AHEAD_MAX = 64
+"""So many requests wait for their turn on one connection: thousands fit into what is read at once, and building them
+would hold up everybody else."""
+_TOO_FAR_AHEAD = f"At most {_AHEAD_MAX} requests are sent ahead; wait for answers, or use more connections."
 _FRAMING_BYTES_MAX = 65_536
 _FRAMING_PER_BYTE_MAX = 8
 """A chunk of one byte takes six bytes: a body that takes more than these two allow is made to cost."""
@@ -123,6 +127,8 @@ class GatewayProtocol(ClientConnection):
         """Begin to serve what is asked. An error that is raised here, the parser hands on."""
         if self._is_shown_again:
             return
+        if len(self.pipeline) >= _AHEAD_MAX:
+            raise Overloaded(_TOO_FAR_AHEAD, retry_after_s=1)
         version = self.parser.get_http_version()
         fields = checked_fields(self.url, version, self.headers)
         if self._is_head_late or self._came_bytes > HEAD_BYTES_MAX:

@@ -57,6 +57,18 @@ async def main():
 asyncio.run(main())
 """
 
+REFUSALS = """
+from gateway.call_log import log_refused
+
+async def main():
+    configure_logging()
+    for number in range(50_000):
+        log_refused(400, "invalid_request", "192.0.2.1")
+    print("the loop goes on", file=sys.stderr, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+asyncio.run(main())
+"""
+
 REMARKS = """
 async def main():
     configure_logging()
@@ -120,6 +132,14 @@ def test_while_nobody_reads_the_loop_goes_on_and_no_line_is_lost(tmp_path: Path,
         assert "the loop goes on\n" == told_by(writer)
         text, _ = writer.communicate(timeout=60)
     assert [f"{number:0500}" for number in range(5000)] == text.splitlines()
+
+
+def test_what_was_refused_never_waits_for_whoever_reads_the_log(tmp_path: Path, repository: Path) -> None:
+    """Anybody can have such lines written: they are dropped once too many wait, and the gateway goes on."""
+    with started(REFUSALS, tmp_path, "alone", repository) as writer:
+        assert "the loop goes on\n" == told_by(writer)
+        text, _ = writer.communicate(timeout=60)
+    assert {"refused"} == {json.loads(line)["event"] for line in text.splitlines()}
 
 
 def test_where_nobody_will_read_any_more_the_loop_goes_on(tmp_path: Path, repository: Path) -> None:

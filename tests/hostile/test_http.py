@@ -350,6 +350,14 @@ def test_a_page_that_breaks_off_in_the_pipeline_is_refused_in_its_turn(siege: Si
     assert (200, (400, "invalid_request")) == (stream.status, refused.refusal)
 
 
+@pytest.mark.parametrize("path", ["/livez", "/v1/estimate"])
+def test_thousands_of_requests_in_one_packet_are_not_taken(siege: Siege, path: str) -> None:
+    """As many as may wait are answered; building the others would hold up everybody else for a fifth of a second."""
+    replies_to_all = said(siege.url, head(siege, path, method="GET") * 1_000)
+    assert (503, "overloaded") == replies_to_all[-1].refusal
+    assert 60 < len(replies_to_all) < 70
+
+
 @pytest.mark.parametrize("path", [CHAT, "/v1/estimate", TEAMS])
 def test_who_says_that_it_sends_no_more_gets_its_answer(siege: Siege, path: str) -> None:
     """`printf … | nc` closes its half of the connection at once."""

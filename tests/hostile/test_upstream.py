@@ -247,7 +247,14 @@ def split_key(size: int = 3) -> list[bytes]:
 
 
 ESCAPED_KEY = b"".join(b"\\u%04x" % byte for byte in KEY)
-JOB = whole(b'{"status":"success","jobid":1,"signature":"a"}')
+numbers = itertools.count(1)
+
+
+def new_job() -> tuple[bytes, dict[str, object]]:
+    """The answer to a submission, and how its job is asked about: a pair that was given out before is nobody's."""
+    jobid = next(numbers)
+    return whole(b'{"status":"success","jobid":%d,"signature":"a"}' % jobid), {"jobid": jobid, "signature": "a"}
+
 
 ECHOES = {
     "in a header's value": (CHAT, events(USAGE, DONE, headers=b"X-Debug: Bearer " + KEY + b"\r\n")),
@@ -286,7 +293,9 @@ URLS = {
 @pytest.mark.parametrize("url", URLS.values(), ids=URLS)
 def test_a_picture_is_not_fetched_from_anywhere(front: Front, url: bytes) -> None:
     """Asked for as base64: what only this machine reaches is not read for anybody, and what is no place is not told."""
-    answers = itertools.chain([[JOB]], itertools.repeat([whole(b'{"status":"success","image_url":"%b"}' % url)]))
+    answers = itertools.chain(
+        [[new_job()[0]]], itertools.repeat([whole(b'{"status":"success","image_url":"%b"}' % url)])
+    )
     front.attacker.answer = lambda: next(answers)
     heard = send(front.gateway.url, OPENAI_IMAGES, {**IMAGE, "response_format": "b64_json"}, front.key)
     assert KEY not in heard.body
@@ -306,8 +315,9 @@ POLLS: dict[str, tuple[bytes, int, str | None]] = {
 @pytest.mark.parametrize(("answer", "status", "code"), POLLS.values(), ids=POLLS)
 def test_a_poll_is_attacked_in_vain(front: Front, answer: bytes, status: int, code: str | None) -> None:
     """The same for what is asked about a job: its charge stays as it is."""
-    submitted = front.call(IMAGES, JOB)
-    heard = front.call(JOBS, answer, {"jobid": 1, "signature": "a"})
+    job, poll = new_job()
+    submitted = front.call(IMAGES, job)
+    heard = front.call(JOBS, answer, poll)
     assert (status, code) == (heard.status, code_of(heard))
     assert KEY not in heard.body + repr(heard.headers).encode()
     assert EXACT == front.entry(submitted)
@@ -315,7 +325,7 @@ def test_a_poll_is_attacked_in_vain(front: Front, answer: bytes, status: int, co
 
 def test_a_slow_poll_ends(front: Front) -> None:
     """Nobody waits for it longer than for any answer."""
-    front.call(IMAGES, JOB)
-    poll: Any = {"jobid": 1, "signature": "a"}
+    job, poll = new_job()
+    front.call(IMAGES, job)
     heard = front.call(JOBS, drip(b"HTTP/1.1 200 OK\r\n\r\n{", b" ", NEVER), poll)
     assert (502, "upstream_error") == (heard.status, code_of(heard))
