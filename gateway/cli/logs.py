@@ -90,7 +90,7 @@ class _Output(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         """After the lines that were there before. A record may be long (a traceback): it waits for who reads.
 
-        Not so the line of what was refused: anybody can have some written, and would stop the gateway while nobody reads.
+        Not so the line of what was refused: anybody can have some written, and would stop the gateway by that.
         """
         if record.name == refused_log.name:
             if len(self._waiting) < _REFUSED_LINES_MAX:
