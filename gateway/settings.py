@@ -108,7 +108,7 @@ class Settings:
     head_timeout_s: float = 10
     """How long a request's head may take to arrive, and a new connection's first byte."""
     body_timeout_s: float = 30
-    """How long a request's body may take to arrive."""
+    """How long a request's body may take to arrive; each 64 KiB that came are another second."""
 
     connections_max: int = 4096
     """Connections of clients to one process; more are refused."""

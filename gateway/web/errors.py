@@ -16,6 +16,7 @@ from gateway.billing.errors import (
     ModelNotAllowed,
     RateLimitExceeded,
     RequestExceedsLimit,
+    RequestTooLarge,
     ScopeBlocked,
     UpstreamError,
     UpstreamRefused,
@@ -243,3 +244,8 @@ def _reset(left: Left) -> bytes:
     """Whole seconds in the form of Go's durations, as OpenAI writes them: 1s, 6m0s."""
     minutes, seconds = divmod(-(-left.reset_ms // 1000), 60)
     return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
+
+
+def body_too_large(body_bytes_max: int) -> RequestTooLarge:
+    """What a call's body above the bound is answered."""
+    return RequestTooLarge(f"The request's body is above {body_bytes_max} bytes; send less in one call.")

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from gateway.billing.errors import GatewayError, Overloaded, RequestTimeout, RequestTooLarge
+from gateway.billing.errors import GatewayError, Overloaded, RequestTimeout
 from gateway.billing.money import format_usd
-from gateway.web.errors import Header, error_answer
+from gateway.web.errors import Header, body_too_large, error_answer
 from gateway.wire.answer_head import head_of
 from gateway.wire.request_head import check_json
 
@@ -21,6 +21,9 @@ UNREAD_BYTES_KEPT = 65_536
 """An error answered before a body of at most this size was read keeps the connection."""
 _UNASKED_BYTES_MAX = 65_536
 """So much of a body is taken from the connection before somebody reads it."""
+_BODY_BYTES_PER_S = 65_536
+"""So much of a body earns it another second: a picture of 20 MB over a slow line is no attack, a byte a second is."""
+_NOR_SOON = ", and slower than 64 KiB a second; send it faster, or less in one call."
 _BODILESS = (204, 304)
 
 
@@ -90,6 +93,7 @@ class Exchange:
     _fault: GatewayError | None = None
     _reader: asyncio.Future[None] | None = None
     _waiting: asyncio.Timeout | None = None
+    _due_s: float | None = None
     _chunked = False
     _hasty = False
     _head = b""
@@ -123,11 +127,11 @@ class Exchange:
         check_json(self.header(b"content-type"), self.header(b"content-encoding"))
         declared = self.header(b"content-length")
         if declared is not None and int(declared) > body_bytes_max:
-            raise _too_large(body_bytes_max)
+            raise body_too_large(body_bytes_max)
         if not self.whole:
             await self._arrived(body_bytes_max, timeout_s)
         if self._body_bytes > body_bytes_max:
-            raise _too_large(body_bytes_max)
+            raise body_too_large(body_bytes_max)
         if self._body_bytes > _UNASKED_BYTES_MAX:
             self._line.read_on(True)  # else nobody would hear of a client that leaves
         body, self._body = self._body, []
@@ -255,6 +259,8 @@ class Exchange:
             return
         self._body_bytes += len(data)
         self._body.append(data)
+        if self._due_s is not None and self._waiting is not None and not self._hasty:
+            self._waiting.reschedule(self._due_s + self._body_bytes / _BODY_BYTES_PER_S)
         if self._body_bytes > self._body_bytes_max:
             self._line.read_on(False)
             self._wake()
@@ -290,15 +296,17 @@ class Exchange:
         self._body_bytes_max = body_bytes_max
         self._line.read_on(True)
         began = time.perf_counter()
+        wait_s = min(timeout_s, _HASTY_WRITE_S) if self._hasty else timeout_s + self._body_bytes / _BODY_BYTES_PER_S
+        self._due_s = asyncio.get_running_loop().time() + timeout_s
         try:
-            async with asyncio.timeout(min(timeout_s, _HASTY_WRITE_S) if self._hasty else timeout_s) as self._waiting:
+            async with asyncio.timeout(wait_s) as self._waiting:
                 while not (self.whole or self.gone or self._fault or self._body_bytes > body_bytes_max):
                     self._reader = asyncio.get_running_loop().create_future()
                     await self._reader
         except TimeoutError:
-            raise RequestTimeout(f"The request's body did not arrive within {timeout_s:g} seconds.") from None
+            raise RequestTimeout(f"The request's body did not arrive within {timeout_s:g} s{_NOR_SOON}") from None
         finally:
-            self._waiting = None
+            self._waiting = self._due_s = None
             self.waited_s += time.perf_counter() - began
         if self.gone:
             raise ClientLeft
@@ -330,10 +338,6 @@ class Exchange:
     def _is_long(self) -> bool:
         declared = self.header(b"content-length")
         return declared is None or int(declared) > UNREAD_BYTES_KEPT
-
-
-def _too_large(body_bytes_max: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The request's body is above {body_bytes_max} bytes; send less in one call.")
 
 
 def _cost(cost_nano_usd: int) -> Header:

@@ -262,6 +262,17 @@ def test_a_body_that_does_not_end_is_given_up(unmoved: Siege, path: str, framing
     assert [(408, "request_timeout")] == [reply.refusal for reply in said(unmoved.url, head(unmoved, path, framing))]
 
 
+def test_a_large_body_on_a_slow_line_is_waited_for(siege: Siege) -> None:
+    """What came of it earns it more time than the bound, which is for those that hardly send."""
+    body = b" " * (BODY_BYTES_MAX - 2) + b"{}"
+    with connected(siege.url) as client:
+        client.sendall(head(siege, CHAT, f"content-length: {len(body)}") + body[:100_000])
+        time.sleep(2 * BODY_TIMEOUT_S)  # 100,000 bytes earn 1.5 s
+        client.sendall(body[100_000:])
+        (reply,) = replies(client.recv(65_536))
+    assert (400, "invalid_request") == reply.refusal
+
+
 def test_the_rest_of_a_refused_body_is_not_waited_for(unmoved: Siege) -> None:
     """A short body may come behind its answer; if it trickles, the connection is closed all the same."""
     with connected(unmoved.url) as client:
