@@ -11,7 +11,7 @@ from gateway.billing.money import format_usd, parse_usd
 from gateway.billing.prices import ModelPrice
 from gateway.billing.principal import Principal
 from gateway.billing.usage import Usage
-from gateway.store.admission import Claim, Decision, HoldRequest, OverBudget, RateLimited, Refused
+from gateway.store.admission import Admitted, Claim, Decision, HoldRequest, OverBudget, RateLimited, Refused
 from gateway.web.auth import Authenticator
 from gateway.web.errors import refusal
 from gateway.wire.call import Call
@@ -60,6 +60,8 @@ class Admissions:
         bound = await self._bound_within(wishes, call, price) if wishes else call.bound
         hold = _hold_request(request_id, priced, bound, principal, claim, tags)
         decision = await self._admit(hold)
+        if isinstance(decision, Admitted):
+            return hold, decision
         if bound is call.bound and _a_count_may_fit(decision, call, price):
             counted = await self._count(call)
             if counted.prompt_tokens < call.bound.prompt_tokens:

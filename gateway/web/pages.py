@@ -1,4 +1,4 @@
-"""What bounds and marks a request that ASGI serves, as the control plane's and the dashboard's.
+"""What bounds a request that ASGI serves, as the control plane's and the dashboard's.
 
 The data plane's calls have that of `Exchange`.
 """
@@ -11,15 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.billing.errors import RequestTimeout, RequestTooLarge
 from gateway.web.exchange import UNREAD_BYTES_KEPT, ClientLeft
-from gateway.web.proxy import new_request_id
 
 PAGE_BODY_BYTES_MAX = 1 << 20
 
 
 async def serve_bounded(app: ASGIApp, scope: Scope, receive: Receive, send: Send, body_timeout_s: float) -> None:
     """Serve one request. Its body is bounded, in bytes and time, for whoever reads it; what nobody reads is left.
-
-    Its answer has an `x-request-id`, as those of the data plane have.
 
     Reading it raises RequestTooLarge (declared or counted, and reads no further) or RequestTimeout.
     """
@@ -63,12 +60,9 @@ class _Page:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = [*message.get("headers", ()), (b"x-request-id", new_request_id().encode())]
-            if not self._is_whole and self._is_unwanted():
-                # Nobody wants the rest of the request: without this the server would read and drop all of it.
-                headers.append((b"connection", b"close"))
-            message = {**message, "headers": headers}
+        if message["type"] == "http.response.start" and not self._is_whole and self._is_unwanted():
+            # Nobody wants the rest of the request: without this the server would read and drop all of it.
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
         await self._send(message)
 
     def _is_unwanted(self) -> bool:

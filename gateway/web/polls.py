@@ -39,7 +39,6 @@ log = logging.getLogger("gateway.polls")
 
 _REFUND = Posting("refund", usage=Usage(units=1))
 _POLL_BYTES_MAX = 4096
-_REFUSED_BY_UPSTREAM = (401, 402, 403)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +146,9 @@ class PollHandler:
         record.sent_at = time.perf_counter()
         answer = await self._desk.ask(job, exchange.request_id)
         record.upstream_ended_at = record.first_byte_at = time.perf_counter()
-        if answer.status in _REFUSED_BY_UPSTREAM:
-            raise UpstreamRefused("MiniToolAI refused this poll. Tell an administrator.")
         unfit = unfit_status(answer.status)
+        if isinstance(unfit, UpstreamRefused):  # it was sent no key
+            raise UpstreamRefused("MiniToolAI refused this poll. Tell an administrator.")
         if unfit is not None:
             raise unfit
         acted = self._services.tasks.start(until_answered(lambda: self._desk.act(job, answer)))

@@ -28,8 +28,7 @@ async def serve_logged(
     async def send_on(message: Message) -> None:
         if message["type"] == "http.response.start":
             record.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            record.request_id = headers.setdefault("x-request-id", record.request_id)
+            MutableHeaders(scope=message)["x-request-id"] = record.request_id
         await send(message)
 
     try:

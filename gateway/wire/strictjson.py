@@ -73,8 +73,10 @@ def encode(value: object) -> bytes:
 
 
 _TOO_DEEP = f"The body is nested too deeply: at most {DEPTH_MAX} levels of arrays and objects."
-_TOO_MANY = f"The body holds too many values: at most {VALUES_MAX}."
-_TOO_MANY_ESCAPES = f"The body holds too many backslashes: at most {ESCAPES_MAX}. Write letters in UTF-8, unescaped."
+_TOO_MANY = f"The body holds too many values: at most {VALUES_MAX}, counted by its commas, brackets and braces."
+_TOO_MANY_ESCAPES = (
+    f"The body holds too many backslashes: at most {ESCAPES_MAX}. Write letters in UTF-8, unescaped, or send less."
+)
 _TOO_MUCH_PADDING = "The body holds too much white space between its values; send it without."
 _LARGE_BYTES = 16 * 1024
 _PIECE_BYTES = 1024 * 1024
