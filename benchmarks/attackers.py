@@ -62,6 +62,11 @@ def head_floods(port: int, key: str, _scale: float) -> Iterator[bytes]:
     return itertools.cycle([first + many + b"\r\n", first + long + b"\r\n\r\n"])
 
 
+def requests_ahead(port: int, _key: str, _scale: float) -> Iterator[bytes]:
+    """As many small requests as fit into what is read at once, none of which waits for an answer."""
+    return itertools.repeat(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode() * 7_000)
+
+
 def slow_heads(port: int, _key: str, _scale: float) -> Iterator[bytes]:
     """The beginning of a head, and then a letter now and then."""
     return itertools.repeat(f"POST /api/chat-completions/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nx: ".encode())
@@ -91,6 +96,7 @@ def tabs(port: int, key: str, scale: float) -> Iterator[bytes]:
 ATTACKS = {
     "bad JSON of 32 MiB": Attack(bad_json, connections=2),
     "heads of 120 kB and 1 MiB": Attack(head_floods, connections=8),
+    "7,000 requests sent ahead": Attack(requests_ahead, connections=2),
     "500 slow heads": Attack(slow_heads, connections=500, is_siege=True, addresses=5),
     "connections over the cap": Attack(slow_heads, connections=1200, is_siege=True),
     "keys that are nobody's": Attack(bad_keys, connections=4),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.calls import body_of, requests_of
 from benchmarks.load import Load, percentile, run_load
+from benchmarks.processes import TICK_S
 from benchmarks.stack import Side
 from benchmarks.upstream import Shape
 
@@ -85,7 +86,8 @@ async def measured(side: Side, case: Case, seconds: float) -> Sample:
     cpu_s, redis_cpu_s = side.process.cpu_s(), _cpu_s_of_redis(side)
     spread_s = case.shape.gap_ms / 1000
     load = await run_load(side.port, requests, case.connections, seconds, spread_s, side.way.end)
-    return _sample(load, side.process.cpu_s() - cpu_s, _cpu_s_of_redis(side) - redis_cpu_s)
+    # Of a turn of a few calls a server may have used less than can be seen, which is not nothing.
+    return _sample(load, max(side.process.cpu_s() - cpu_s, TICK_S), _cpu_s_of_redis(side) - redis_cpu_s)
 
 
 def _sample(load: Load, cpu_s: float, redis_cpu_s: float) -> Sample:

@@ -15,6 +15,8 @@ from gateway.store.embedded import die_with_parent
 ROOT = Path(__file__).resolve().parent.parent
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+TICK_S = 1 / _TICKS_PER_S
+"""The least that can be seen of a process's CPU time."""
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 15.0
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)

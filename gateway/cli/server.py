@@ -17,7 +17,7 @@ from gateway.web.protocol import protocol_for
 
 CHECK_S = 0.1
 _AFTER_GRACE_S = 5
-_OBJECTS_BETWEEN_COLLECTIONS = 70_000
+_OBJECTS_BETWEEN_COLLECTIONS = 5_000
 
 
 class Server(uvicorn.Server):
@@ -86,11 +86,12 @@ class Server(uvicorn.Server):
 def _settle_down() -> None:
     """What is there by now stays to the end: the collector need not look through it again and again.
 
-    A call leaves no cycles behind, so looking is mostly in vain: it is done a hundred times less often than by default.
+    A call leaves no cycles behind, so looking is mostly in vain, and is done seldom. What is refused leaves some, so not
+    too seldom either: to look through 70,000 objects at once held everybody up for a tenth of a second.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 2, 20)  # what survives is looked through soon, while it is little
 
 
 def _config(gateway: Gateway, settings: Settings) -> uvicorn.Config:
