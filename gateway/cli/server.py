@@ -86,8 +86,8 @@ class Server(uvicorn.Server):
 def _settle_down() -> None:
     """What is there by now stays to the end: the collector need not look through it again and again.
 
-    A call leaves no cycles behind, so looking is mostly in vain, and is done seldom. What is refused leaves some, so not
-    too seldom either: to look through 70,000 objects at once held everybody up for a tenth of a second.
+    A call leaves no cycles behind, so looking is mostly in vain, and is done seldom. What is refused leaves some, so
+    not too seldom either: to look through 70,000 objects at once held everybody up for a tenth of a second.
     """
     gc.collect()
     gc.freeze()
