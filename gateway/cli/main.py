@@ -31,6 +31,7 @@ COMMANDS = {
     "ledger": Command("gateway.cli.ledger", "list the ledger's entries; verify, correct and archive the books"),
     "reconcile": Command("gateway.cli.reconcile", "hold the ledger against what MiniToolAI billed"),
     "holds": Command("gateway.cli.holds", "list the money held by calls that are running"),
+    "doctor": Command("gateway.cli.doctor", "check what the gateway needs, and say what to do"),
 }
 
 

@@ -29,6 +29,7 @@ _CONNECT_TIMEOUT_S = 2.0
 _SENTINEL_TIMEOUT_S = 1.0
 """Short: while one Sentinel says nothing, the next is not asked."""
 _NEVER_AGAIN = Retry(NoBackoff(), 0)
+_NO_ANSWER = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 
 class UnfitRedis(RuntimeError):
@@ -64,22 +65,33 @@ async def check_fit(redis: Redis) -> None:
 
     Raises UnfitRedis: also when there is no answer.
     """
-    anywhere = untagged(redis)
+    if await refuse_unfit(redis):
+        return  # a full Redis with books in it is not written to: it can still be checked and trimmed
+    try:
+        await untagged(redis).set(SCHEMA, SCHEMA_VERSION, nx=True)
+    except _NO_ANSWER as error:
+        raise _unanswered(error) from error
+    await refuse_unfit(redis)  # another version of the gateway may have been faster
+
+
+async def refuse_unfit(redis: Redis) -> bool:
+    """The same without a claim: whether there are books.
+
+    Raises UnfitRedis: also when there is no answer.
+    """
     try:
         await _refuse_single_node(redis)
         policies = await _eviction_policies(redis)
-        stored = await anywhere.get(SCHEMA)
-    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        raise UnfitRedis(f"Redis gives no answer ({error}); is REDIS_URL right, and is the server running?") from error
+        stored = await untagged(redis).get(SCHEMA)
+    except _NO_ANSWER as error:
+        raise _unanswered(error) from error
     for policy in policies - {"noeviction"}:
         raise UnfitRedis(
             f"Redis would evict keys (maxmemory-policy {policy}), and with them balances; set it to noeviction"
         )
-    if stored is None:  # a full Redis with books in it is not written to: it can still be checked and trimmed
-        await anywhere.set(SCHEMA, SCHEMA_VERSION, nx=True)
-        stored = await anywhere.get(SCHEMA)
-    if stored != SCHEMA_VERSION.encode():
+    if stored is not None and stored != SCHEMA_VERSION.encode():
         raise UnfitRedis(f"Redis holds books of schema {stored!r}, this gateway keeps schema {SCHEMA_VERSION}")
+    return stored is not None
 
 
 async def memory_use(redis: Redis) -> tuple[int, int]:
@@ -136,6 +148,10 @@ def _cluster(wanted: RedisUrl, options: dict[str, Any], org: str) -> Topology:
         **{name: value for name, value in options.items() if name != "timeout"} | {"retry": Retry(NoBackoff(), 1)},
     )
     return ClusterTopology(cluster, Keys(org).leases)
+
+
+def _unanswered(error: Exception) -> UnfitRedis:
+    return UnfitRedis(f"Redis gives no answer ({error}); is REDIS_URL right, and is the server running?")
 
 
 async def _refuse_single_node(redis: Redis) -> None:

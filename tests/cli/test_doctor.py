@@ -1,0 +1,189 @@
+"""`gateway doctor`: each thing a start needs is looked at as it really is, and nothing is changed by looking."""
+
+import json
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from gateway.cli.checkup import clock_finding, redis_findings
+from gateway.cli.main import main
+from gateway.store.server_facts import ServerFacts
+from tests.servers import Server, free_port
+from tests.stack import ADMIN_KEY, UPSTREAM_KEY, running_stack
+
+WELL = ServerFacts(
+    name="Valkey",
+    version="8.1.0",
+    is_old=False,
+    keeps_on_disk=True,
+    is_replica=False,
+    used_bytes=1,
+    bytes_max=0,
+    clock_ms=0,
+    has_books=True,
+)
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment in which the upstream is a port that nobody listens on, and nothing is there yet."""
+    for name, value in {
+        "MINITOOLAI_API_KEY": UPSTREAM_KEY,
+        "MINITOOLAI_BASE_URL": f"http://127.0.0.1:{free_port()}",
+        "GATEWAY_DATA_DIR": str(tmp_path),
+        "GATEWAY_PORT": str(free_port()),
+        "REDIS_URL": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code, and each check by its name."""
+    code = main(["doctor", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] == (code == 0)
+    return code, {check["check"]: check for check in answer["checks"]}
+
+
+def test_a_running_gateway_has_what_it_needs(
+    redis_url: str, place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a real Redis, upstream and gateway every check is ok, and looking writes nothing."""
+    with running_stack(redis_url) as stack:
+        gateway = stack.gateway()
+        place.setenv("MINITOOLAI_BASE_URL", stack.emulator_url)
+        place.setenv("REDIS_URL", redis_url)
+        place.setenv("GATEWAY_ADMIN_KEY", ADMIN_KEY)
+        place.setenv("GATEWAY_PORT", gateway.url.rpartition(":")[2])
+        code, checks = told(capsys)
+        assert {"ok"} == {check["state"] for check in checks.values()}, checks
+        assert 0 == code
+        assert {"Redis", "Redis's clock", "upstream", "upstream's clock", "gateway", "prices"} <= set(checks)
+        assert f"runs at {gateway.url} and is ready" == checks["gateway"]["found"]
+        assert 0 == main(["doctor"])
+        assert "The gateway has what it needs." == capsys.readouterr().out.splitlines()[-1]
+        assert [] == stack.bill()["lines"]
+
+
+def test_an_empty_redis_is_not_claimed(
+    redis_url: str, place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever asks about the wrong server must not leave a mark there."""
+    place.setenv("REDIS_URL", redis_url)
+    _, checks = told(capsys)
+    assert "ok" == checks["Redis"]["state"]
+    assert checks["Redis"]["found"].endswith("without books")
+    with redis.Redis.from_url(redis_url) as client:
+        assert 0 == client.dbsize()
+
+
+def test_a_fresh_machine_lacks_only_the_upstream(
+    place: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the first start makes by itself is no fault."""
+    code, checks = told(capsys)
+    assert 1 == code
+    assert ["upstream"] == [name for name, check in checks.items() if check["state"] == "failed"]
+    assert "the first start makes one" in checks["administrator's key"]["found"]
+    assert "is free for it" in checks["gateway"]["found"]
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_each_fault_is_found_and_says_what_to_do(
+    place: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No key, no Redis, a key that others can read, a port that somebody else has."""
+    place.setenv("MINITOOLAI_API_KEY", "")
+    place.setenv("REDIS_URL", f"redis://:hunter2-secret@127.0.0.1:{free_port()}/0")
+    (tmp_path / "admin-key").write_text("sk-admin-for-tests-of-the-doctor\n")
+    (tmp_path / "admin-key").chmod(0o644)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place.setenv("GATEWAY_PORT", str(other.getsockname()[1]))
+        place.setenv("GATEWAY_REDIS_TIMEOUT_S", "0.1")
+        code, checks = told(capsys)
+        main(["doctor"])
+    text = capsys.readouterr().out
+    assert 1 == code
+    assert {"MiniToolAI's key", "Redis", "upstream", "gateway"} == {
+        name for name, check in checks.items() if check["state"] == "failed"
+    }
+    assert "something else listens on" in checks["gateway"]["found"]
+    assert "warning" == checks["administrator's key"]["state"]
+    assert f"chmod 600 {tmp_path / 'admin-key'}" in text
+    assert "4 to mend, 1 to look at" in text
+    assert "hunter2-secret" not in text + str(checks)
+
+
+def test_a_redis_that_keeps_nothing_is_a_warning(
+    place: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It works until it is restarted: then nobody has spent anything."""
+    server = Server(tmp_path / "redis", "--maxmemory", "2mb")
+    try:
+        place.setenv("REDIS_URL", server.url)
+        _, checks = told(capsys)
+    finally:
+        server.kill()
+    assert "ok" == checks["Redis"]["state"]
+    assert "warning" == checks["Redis on disk"]["state"]
+    assert "appendonly yes" in checks["Redis on disk"]["advice"]
+
+
+def test_an_evicting_redis_fails(place: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The start would refuse it with the same words."""
+    server = Server(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru")
+    try:
+        place.setenv("REDIS_URL", server.url)
+        _, checks = told(capsys)
+    finally:
+        server.kill()
+    assert "failed" == checks["Redis"]["state"]
+    assert "noeviction" in checks["Redis"]["found"]
+
+
+def test_a_wrong_setting_is_told_alone(place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without settings nothing else can be looked at."""
+    place.setenv("GATEWAY_LEASE_S", "soon")
+    code, checks = told(capsys)
+    assert 1 == code
+    assert ["settings"] == list(checks)
+    assert "GATEWAY_LEASE_S" in checks["settings"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "word"),
+    [
+        ({}, "ok", ""),
+        ({"name": "Redis", "version": "6.0.16", "is_old": True}, "failed", "Redis 6.2"),
+        ({"is_replica": True}, "failed", "master"),
+        ({"keeps_on_disk": False}, "warning", "appendonly"),
+        ({"used_bytes": 900, "bytes_max": 1000}, "warning", "maxmemory"),
+        ({"used_bytes": 700, "bytes_max": 1000}, "ok", ""),
+    ],
+)
+def test_what_a_server_says_of_itself_is_judged(change: dict[str, Any], state: str, word: str) -> None:
+    """The worst finding is the server's."""
+    findings = list(redis_findings(replace(WELL, **change)))
+    worst = max(findings, key=lambda finding: ("ok", "warning", "failed").index(finding.state))
+    assert state == worst.state
+    assert re.search(word, worst.advice)
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "state", "found"),
+    [
+        (2000, "ok", "within 2 s of this machine's"),
+        (-2001, "warning", "2 s behind this machine's"),
+        (3_600_000, "warning", "3600 s ahead of this machine's"),
+    ],
+)
+def test_a_clock_that_is_off_is_told(ahead_ms: int, state: str, found: str) -> None:
+    """By how much, and in which direction."""
+    finding = clock_finding("Redis's clock", ahead_ms)
+    assert (state, found) == (finding.state, finding.found)
