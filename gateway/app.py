@@ -177,11 +177,11 @@ class Gateway:
         memory = partial(memory_use, self._redis)
         scrape = LedgerScrape(ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, bounds, memory)
         sessions = Sessions(self._redis)
-        logins = Logins(auth, sessions, services.metrics, auth.bad_keys.guesses, proxies_of(settings))
+        logins = Logins(auth, sessions, services.metrics, auth.bad_keys)
         usage_reports = UsageReports(reports, scopes, calendar)
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
         return _router(
-            *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token or None).routes(),
+            *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token).routes(),
             *Me(auth, scopes, prices, calendar).routes(),
             *OwnRequests(auth, Requests(self._redis, ledger, services.jobs), JobGlance(self._desk)).routes(),
             *Models(auth, scopes, prices).routes(),

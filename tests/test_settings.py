@@ -118,7 +118,6 @@ def test_every_setting_can_be_given_by_its_gateway_name(config: Path, name: str)
         ("MINITOOLAI_API_KEY", SECRET + " ", "without any space"),
         ("MINITOOLAI_API_KEY", " " + SECRET, "without any space"),
         ("GATEWAY_UPSTREAM_API_KEY", SECRET + " twice", "MINITOOLAI_API_KEY must be plain text on one line"),
-        ("GATEWAY_ADMIN_KEY", "sk-admin-fifteen"[:15], "GATEWAY_ADMIN_KEY must have at least 16 characters"),
         ("GATEWAY_ADMIN_KEY", SECRET + " with a space", "GATEWAY_ADMIN_KEY must be plain text on one line"),
         ("GATEWAY_METRICS_TOKEN", "träge", "GATEWAY_METRICS_TOKEN must be plain text on one line"),
         ("MINITOOLAI_API_KEY", SECRET + "é", "MINITOOLAI_API_KEY must be plain text on one line"),
@@ -130,6 +129,17 @@ def test_a_wrong_variable_stops_the_start(config: Path, variable: str, text: str
         load_settings({"GATEWAY_CONFIG": str(config), variable: text})
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("more", [{"GATEWAY_HOST": "192.0.2.1"}, {"GATEWAY_TRUSTED_PROXIES": "127.0.0.1"}])
+def test_a_short_administrators_key_is_for_this_machine_alone(config: Path, more: dict[str, str]) -> None:
+    """Somebody who tries the gateway out may call it admin; where others can connect, they would call it that, too."""
+    environ = {"GATEWAY_CONFIG": str(config), "GATEWAY_ADMIN_KEY": "sk-very-secret"}
+    assert SECRET == load_settings(environ).admin_key
+    with pytest.raises(SettingsError) as refused:
+        load_settings(environ | more)
+    assert str(refused.value).startswith("GATEWAY_ADMIN_KEY must have at least 16 characters where others")
     assert SECRET not in str(refused.value)
 
 

@@ -18,6 +18,7 @@ from gateway.cli.logs import configure_logging
 from gateway.cli.server import Server
 from gateway.cli.worker import Order
 from gateway.cli.workers import Workers, addresses_of, reserved
+from gateway.fixed_secret import RANDOM_CHARS, is_beyond_guessing
 from gateway.settings import Settings, SettingsError, load_prices, load_settings
 from gateway.shared_metrics import MetricsFolder
 from gateway.store.connection import UnfitRedis
@@ -52,6 +53,7 @@ def serve(environ: Mapping[str, str]) -> int:
     if not settings.upstream_api_key:
         raise CommandError("MINITOOLAI_API_KEY is not set; put MiniToolAI's own key there (or try `./run demo`)")
     admin_key = settings.admin_key or generated_admin_key(Path(settings.data_dir))
+    _warn_of_words(admin_key, settings.metrics_token)
     embedded = None if settings.redis_url else EmbeddedRedis(Path(settings.data_dir))
     try:
         if embedded is not None:
@@ -64,6 +66,18 @@ def serve(environ: Mapping[str, str]) -> int:
     finally:
         if embedded is not None:
             embedded.stop()
+
+
+def _warn_of_words(admin_key: str, metrics_token: str) -> None:
+    """Secrets that somebody may have chosen are served with less comfort, which is best known before."""
+    for name, secret in (("GATEWAY_ADMIN_KEY", admin_key), ("GATEWAY_METRICS_TOKEN", metrics_token)):
+        if secret and not is_beyond_guessing(secret):
+            log.warning(
+                "%s is short or plain enough to be guessed: after ten wrong keys from an address it is not looked at "
+                "from there for seconds. A random one of %d characters or more is always served: openssl rand -hex 24",
+                name,
+                RANDOM_CHARS,
+            )
 
 
 def _serve_alone(settings: Settings, prices: PriceSchedule, admin_key: str, redis_url: str, check: Check) -> None:

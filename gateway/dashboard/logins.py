@@ -1,58 +1,54 @@
 """Logging in: a key becomes a session. What fails is logged, counted, and slows down the address it came from."""
 
-import math
-import time
-from collections.abc import Collection
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from starlette.requests import Request
 
-from gateway.billing.errors import AuthenticationError, ScopeBlocked, TooManyFailures
+from gateway.billing.errors import AuthenticationError, ScopeBlocked, TooManyBadKeys, TooManyFailures
 from gateway.billing.principal import digest_of
-from gateway.brake import Brake, Network, address_of
 from gateway.dashboard.visitors import Door
 from gateway.metrics import Metrics
 from gateway.store.sessions import Sessions
 
 
-class Logins:
-    """`brake` counts what fails, here and at other doors to the same keys. `proxies`: whose X-Forwarded-For is
-    believed."""
+class BadKeys(Protocol):
+    """Counts what fails, here and at other doors to the same keys, by the address it came from."""
 
-    def __init__(
-        self, door: Door, sessions: Sessions, metrics: Metrics, brake: Brake, proxies: Collection[Network]
-    ) -> None:
+    def looking_at(
+        self, secret: str, peer: str | None, forwarded_for: str, *, proven: bool
+    ) -> AbstractContextManager[None]: ...
+    def address(self, peer: str | None, forwarded_for: str) -> str: ...
+
+
+class Logins:
+    def __init__(self, door: Door, sessions: Sessions, metrics: Metrics, bad_keys: BadKeys) -> None:
         self._door = door
         self._sessions = sessions
         self._metrics = metrics
-        self._proxies = proxies
-        self._brake = brake
+        self._bad_keys = bad_keys
 
     async def open(self, request: Request, secret: str) -> str:
         """The token of a new session for the owner of a key.
 
         Raises AuthenticationError, ScopeBlocked: the key is none, or none any more. TooManyFailures: this address has
-        to wait, whatever its key. LedgerUnavailable.
+        to wait. LedgerUnavailable.
         """
-        address = self._address(request)
-        wait_s = self._brake.enter(address, time.monotonic())
-        if wait_s > 0:
+        origin = _origin_of(request)
+        try:
+            with self._bad_keys.looking_at(secret, *origin, proven=self._door.is_proven(secret)):
+                visitor = await self._door.caller(None, secret.encode())
+                return await self._sessions.open(visitor.org, digest_of(secret))
+        except TooManyBadKeys as error:
             self._metrics.observe_slowed_login()
             raise TooManyFailures(
-                "Too many wrong keys came from this address; wait a little.",
-                retry_after_s=math.ceil(wait_s),
-            )
-        try:
-            visitor = await self._door.caller(None, secret.encode())
-            token = await self._sessions.open(visitor.org, digest_of(secret))
+                "Too many wrong keys came from this address; wait a little.", retry_after_s=error.retry_after_s
+            ) from None
         except (AuthenticationError, ScopeBlocked) as error:
-            self._metrics.observe_failed_login(error.code, address)
+            self._metrics.observe_failed_login(error.code, self._bad_keys.address(*origin))
             raise
-        except BaseException:
-            self._brake.take_back(address)  # nobody's guess: the ledger is away, or the client
-            raise
-        self._brake.take_back(address)
-        return token
 
-    def _address(self, request: Request) -> str:
-        peer = request.client.host if request.client else None
-        return address_of(peer, ",".join(request.headers.getlist("x-forwarded-for")), self._proxies)
+
+def _origin_of(request: Request) -> tuple[str | None, str]:
+    peer = request.client.host if request.client else None
+    return peer, ",".join(request.headers.getlist("x-forwarded-for"))

@@ -33,6 +33,9 @@ class Door(Protocol):
     Raises AuthenticationError and ScopeBlocked: nobody, or nobody any more; LedgerUnavailable.
     """
 
+    def is_proven(self, secret: str) -> bool:
+        """Whether it is right and nobody finds it by guessing: it is served whatever else its address tries."""
+
     async def caller(self, authorization: bytes | None, x_api_key: bytes | None = None) -> Visitor: ...
     async def caller_of_digest(self, org: str, digest: str) -> Visitor: ...
 

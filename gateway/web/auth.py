@@ -1,6 +1,5 @@
 """Who is calling: sub-keys on the data plane, the administrator's key or a sub-key's role on the control plane."""
 
-import hmac
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from gateway.billing.errors import (
 )
 from gateway.billing.limits import NOTHING_LIMITED, Allowance
 from gateway.billing.principal import Principal, Role, Scope, digest_of, organisation_of
+from gateway.fixed_secret import FixedSecret
 from gateway.store.admission import Refused
 from gateway.store.packed import ScopeState, tightest
 from gateway.store.scopes import Principals, Scopes
@@ -52,7 +52,7 @@ class Authenticator:
     ) -> None:
         self._principals = principals
         self._scopes = scopes
-        self._admin_digest = digest_of(admin_key)
+        self._admin_key = FixedSecret(admin_key)
         self._orgs = orgs
         self._default_org = default_org
         self._calendar = calendar
@@ -103,7 +103,11 @@ class Authenticator:
         return settings.role in SEE_ORGANISATION
 
     def is_admin_key(self, secret: str) -> bool:
-        return hmac.compare_digest(digest_of(secret), self._admin_digest)
+        return self._admin_key.matches(secret)
+
+    def is_proven(self, secret: str) -> bool:
+        """Whether it is the administrator's key, and one that nobody finds by guessing."""
+        return self._admin_key.is_beyond_guessing and self._admin_key.matches(secret)
 
     async def caller(self, authorization: bytes | None, x_api_key: bytes | None = None) -> Caller:
         """Who uses the control plane. Raises MissingAPIKey, InvalidAPIKey, ExpiredAPIKey, ScopeBlocked."""
@@ -117,7 +121,7 @@ class Authenticator:
 
         Raises InvalidAPIKey, ExpiredAPIKey, ScopeBlocked.
         """
-        if hmac.compare_digest(digest, self._admin_digest):
+        if self._admin_key.has_digest(digest):
             return Caller("admin", "admin", self._default_org)
         return await self._caller(await self._owner(org, digest))
 

@@ -1,6 +1,5 @@
 """Is this process alive, may it be sent calls, and what has it counted."""
 
-import hmac
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
@@ -8,7 +7,7 @@ from starlette.responses import Response
 
 from gateway.access import RuledRoute
 from gateway.billing.errors import InvalidAPIKey, LedgerUnavailable
-from gateway.billing.principal import digest_of
+from gateway.fixed_secret import FixedSecret
 from gateway.ledger_view import LedgerView
 from gateway.web.auth import bearer
 from gateway.web.http import json_response, origin_of, raw_header
@@ -24,13 +23,13 @@ class Health:
         ready: Callable[[], Awaitable[bool]],
         spool_ready: Callable[[], Awaitable[bool]],
         ledger_view: Callable[[], Awaitable[LedgerView]],
-        metrics_token: str | None,
+        metrics_token: str,
     ) -> None:
         self._services = services
         self._ready = ready
         self._spool_ready = spool_ready
         self._ledger_view = ledger_view
-        self._metrics_digest = digest_of(metrics_token) if metrics_token else ""
+        self._metrics_token = FixedSecret(metrics_token)
 
     def routes(self) -> list[RuledRoute]:
         return [
@@ -52,8 +51,10 @@ class Health:
         """For the metrics token or the administrator's key. Answers without Redis, too: alerts need it most then."""
         auth = self._services.auth
         secret = bearer(raw_header(request, "authorization"), None)
-        with auth.bad_keys.guessing(*origin_of(request)):
-            if not auth.is_admin_key(secret) and not hmac.compare_digest(digest_of(secret), self._metrics_digest):
+        is_token = self._metrics_token.matches(secret)
+        proven = auth.is_proven(secret) or (is_token and self._metrics_token.is_beyond_guessing)
+        with auth.bad_keys.looking_at(secret, *origin_of(request), proven=proven):
+            if not is_token and not auth.is_admin_key(secret):
                 raise InvalidAPIKey("GET /metrics takes the metrics token or the administrator's key.")
         try:
             view = await self._ledger_view()

@@ -10,13 +10,12 @@ from starlette.routing import Match
 from gateway.access import RuledRoute, Who
 from gateway.billing.errors import (
     GatewayError,
-    InvalidAPIKey,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
     PermissionDenied,
 )
-from gateway.billing.principal import Role, organisation_of
+from gateway.billing.principal import Role
 from gateway.web.auth import Authenticator, Caller, bearer
 from gateway.web.errors import error_answer
 from gateway.wire.request_head import check_json
@@ -58,13 +57,9 @@ async def caller_of(request: Request, auth: Authenticator) -> Caller:
 
 async def _caller_of(request: Request, auth: Authenticator) -> Caller:
     secrets = raw_header(request, "authorization"), raw_header(request, "x-api-key")
-    if organisation_of(bearer(*secrets)) is None:
-        with auth.bad_keys.guessing(*origin_of(request)):
-            return await auth.caller(*secrets)
-    try:
+    secret = bearer(*secrets)
+    with auth.bad_keys.looking_at(secret, *origin_of(request), proven=auth.is_proven(secret)):
         return await auth.caller(*secrets)
-    except InvalidAPIKey as error:
-        raise auth.bad_keys.answer_to(error, *origin_of(request)) from None
 
 
 def origin_of(request: Request) -> tuple[str | None, str]:

@@ -13,7 +13,7 @@ from gateway.billing.principal import SECRET_CHARS, make_sub_key
 from tests.e2e.client import CHAT
 from tests.e2e.waiting import until
 from tests.hostile.conftest import Target
-from tests.stack import ADMIN_KEY, chat
+from tests.stack import ADMIN_KEY, Process, bearer, chat
 
 SURFACES = {"call": ("POST", CHAT), "page": ("GET", "/v1/me"), "control plane": ("GET", "/admin/v1/teams")}
 
@@ -134,6 +134,47 @@ def test_guesses_at_the_administrators_key_are_not_looked_at(target: Target, pat
     auditor = target.admin.key("office", role="auditor")["key"]
     assert 200 == target.ask("GET", "/admin/v1/teams", auditor, headers=address).status_code
     assert 200 == target.ask("POST", CHAT, auditor, headers=address, json=chat()).status_code
+
+
+RANDOM_KEY, RANDOM_TOKEN = f"sk-admin-{secrets.token_urlsafe(32)}", secrets.token_hex(16)
+
+
+@pytest.fixture(scope="module")
+def behind_proxy(target: Target) -> Process:
+    """A second gateway on the same books, behind a proxy that nobody told it of: to it, everybody has one address."""
+    return target.stack.gateway(admin_key=RANDOM_KEY, metrics_token=RANDOM_TOKEN)
+
+
+def test_who_guesses_keeps_no_random_secret_out(target: Target, behind_proxy: Process) -> None:
+    """Nobody finds one by trying, so that an answer tells it from a guess is of no use: the administrator, Prometheus
+    and whoever logs in with a sub-key are served, whatever else comes from their address."""
+    auditor = target.admin.key("office", role="auditor")["key"]
+    with httpx.Client(base_url=behind_proxy.url) as http:
+        until(lambda: http.get("/metrics", headers=bearer("guess")).status_code == 429)
+        for path in ("/metrics", "/admin/v1/teams"):
+            assert 429 == http.get(path, headers=bearer(RANDOM_KEY[:-1])).status_code
+            assert 200 == http.get(path, headers=bearer(RANDOM_KEY)).status_code
+        assert 200 == http.get("/metrics", headers=bearer(RANDOM_TOKEN)).status_code
+        logins = {
+            key: http.post("/dashboard/login", data={"key": key}).status_code for key in (RANDOM_KEY, auditor, "")
+        }
+        assert {RANDOM_KEY: 303, auditor: 303, "": 429} == logins
+
+
+def test_wrong_sub_keys_keep_no_right_one_from_logging_in(target: Target) -> None:
+    """At the login, too, they are slowed by themselves, and are no guesses at the administrator's key."""
+    address = target.from_elsewhere()
+    keys = [made_up_key() for _ in range(11)] + [target.admin.key("office")["key"], ADMIN_KEY]
+    logins = [target.ask("POST", "/dashboard/login", headers=address, data={"key": key}) for key in keys]
+    assert [401] * 10 + [429, 303, 303] == [answer.status_code for answer in logins]
+
+
+def test_a_word_for_a_secret_is_warned_of(target: Target, behind_proxy: Process) -> None:
+    """At the start, in one line, which does not repeat it."""
+    warned = [line for line in target.gateway.output.splitlines() if "enough to be guessed" in line]
+    assert [True] == ["GATEWAY_ADMIN_KEY" in line for line in warned]
+    assert ADMIN_KEY not in target.gateway.output
+    assert "enough to be guessed" not in behind_proxy.output
 
 
 def test_the_login_form_is_no_second_chance(target: Target) -> None:
