@@ -27,6 +27,7 @@ log = logging.getLogger("gateway.leases")
 _RENEWED_AT_ONCE = 64
 _EXPIRED_AT_ONCE = 100
 _LONGEST_LOOK_S = 1.0
+_CUT_OFF_EACH_S = 1.0
 _CLOCK_STEP_S = 1.0
 
 
@@ -57,8 +58,8 @@ class RunningCall:
 class RunningCalls:
     """The calls of this process that hold money; renews their leases three times as often as they would end.
 
-    One whose answer takes longer than `answer_s_max` seconds is cut off: an upstream that never ends would else keep
-    its caller, a connection and the money for ever.
+    One whose answer takes longer than `answer_s_max` seconds is cut off within another: an upstream that never ends
+    would else keep its caller, a connection and the money for ever.
     """
 
     def __init__(self, leases: Leases, lease_s: float, count: CountPrompt, answer_s_max: float = math.inf) -> None:
@@ -80,13 +81,20 @@ class RunningCalls:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Counting has turns of its own: it may take long (megabytes for a second), and
-        no lease must run out meanwhile, least of all of calls that were admitted since it began."""
-        await asyncio.gather(self._again_and_again(stop, self._renew_all), self._again_and_again(stop, self._count_all))
+        no lease must run out meanwhile, least of all of calls that were admitted since it began. What takes too long
+        has other turns, for its bound is a person's patience."""
+        await asyncio.gather(
+            self._again_and_again(stop, self._interval_s, self._renew_all),
+            self._again_and_again(stop, self._interval_s, self._count_all),
+            self._again_and_again(stop, min(_CUT_OFF_EACH_S, self._answer_s_max), self._cut_off),
+        )
 
-    async def _again_and_again(self, stop: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    async def _again_and_again(
+        self, stop: asyncio.Event, interval_s: float, work: Callable[[], Awaitable[None]]
+    ) -> None:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._interval_s)
+                await asyncio.wait_for(stop.wait(), interval_s)
             try:
                 await work()
             except LedgerUnavailable:
@@ -95,13 +103,17 @@ class RunningCalls:
                 log.exception("renewing leases failed")
 
     async def _renew_all(self) -> None:
-        """Put every lease off, with what was told last; what takes too long is cut off first."""
-        too_long_s = time.monotonic() - self._answer_s_max
-        for running in tuple(self._running.values()):
-            if running.admitted_at_s <= too_long_s and running.cutoff is not None:
-                running.cutoff.strike()
+        """Put every lease off, with what was told last."""
         for org, due in self._due():
             await self._tell(org, due)
+
+    async def _cut_off(self) -> None:
+        """End what takes too long. Calls stand in the order they began in, so those that go on are not looked at."""
+        too_long_s = time.monotonic() - self._answer_s_max
+        late = itertools.takewhile(lambda running: running.admitted_at_s <= too_long_s, self._running.values())
+        for running in tuple(late):
+            if running.cutoff is not None:
+                running.cutoff.strike()
 
     async def _count_all(self) -> None:
         """Count what every call has used by now, and tell it."""
