@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": Command("gateway.cli.demo.command", "see it all on this machine: free, offline, with live traffic"),
     "serve": Command("gateway.cli.serve", "run the gateway"),
     "emulator": Command("gateway.emulator.__main__", "run MiniToolAI on this machine: free, offline, with faults"),
+    "apply": Command("gateway.cli.apply", "make teams, users, keys and their settings as a file says"),
     "organisations": Command("gateway.cli.organisations", "list, show, set, block and unblock the organisation"),
     "teams": Command("gateway.cli.teams", "create, list, show, set, block and unblock teams"),
     "users": Command("gateway.cli.users", "create, list, show, set, block and unblock users"),
