@@ -85,9 +85,10 @@ from gateway.web.pages import serve_bounded
 from gateway.web.polls import JobDesk, JobPoller, PollHandler
 from gateway.web.prices import PriceDesk
 from gateway.web.protocol import DataPlane
-from gateway.web.proxy import NewRelay, Proxy, new_request_id
+from gateway.web.proxy import NewRelay, Proxy
 from gateway.web.quarantine import QuarantineDesk
 from gateway.web.reconciliation import ReconciliationDesk
+from gateway.web.request_id import new_request_id
 from gateway.web.request_log import serve_logged
 from gateway.web.requests import OwnRequests
 from gateway.web.rotation import KeyRotation

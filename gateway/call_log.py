@@ -102,9 +102,16 @@ def request_line(record: RequestRecord, duration_s: float) -> str:
     return json.dumps(line, separators=(",", ":"))
 
 
-def log_refused(status: int, code: str, address: str | None) -> None:
+def log_refused(request_id: str, status: int, code: str, address: str | None) -> None:
     """Write the line of what was no request that could be served: of what was sent nothing is told."""
-    line = {"at": now_text(), "event": "refused", "status": status, "error": code, "address": address}
+    line = {
+        "at": now_text(),
+        "event": "refused",
+        "request_id": request_id,
+        "status": status,
+        "error": code,
+        "address": address,
+    }
     refused_log.info(json.dumps(line, separators=(",", ":")))
 
 

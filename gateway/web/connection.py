@@ -20,6 +20,7 @@ from gateway.billing.errors import GatewayError, RequestTimeout
 from gateway.call_log import log_refused
 from gateway.web.door import Door
 from gateway.web.errors import error_answer
+from gateway.web.request_id import new_request_id
 from gateway.wire.answer_head import head_of
 
 LINGER_S = 1.0
@@ -114,12 +115,13 @@ class ClientConnection(HttpToolsProtocol):
         """Answer with an error that belongs to no request that could be served, and close."""
         self.deaf, self._fault = True, None
         self.door.turned_away(fault.code)
-        log_refused(fault.status, fault.code, self.peer())
+        request_id = new_request_id()
+        log_refused(request_id, fault.status, fault.code, self.peer())
         if self.transport.is_closing():
             return  # it stopped reading and was given up meanwhile
         status, headers, body = error_answer(fault)
-        lines = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
-        self.transport.write(head_of(status, lines) + body)
+        headers += [(b"x-request-id", request_id.encode()), (b"connection", b"close")]
+        self.transport.write(head_of(status, [*self.server_state.default_headers, *headers]) + body)
         self.linger()
 
     def tell_behind(self, fault: GatewayError) -> None:

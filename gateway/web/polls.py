@@ -28,7 +28,7 @@ from gateway.upstream.leg import Cutoff, UpstreamFault, UpstreamRequest, whole
 from gateway.web.edge import answer_call, tell_standing
 from gateway.web.errors import Header, passed_failure, unfit_status
 from gateway.web.exchange import Exchange
-from gateway.web.proxy import new_request_id
+from gateway.web.request_id import new_request_id
 from gateway.web.services import ANONYMOUS, Services
 from gateway.web.settlement import until_answered
 from gateway.wire.headers import is_coded, mask, response_headers

@@ -24,7 +24,7 @@ from gateway.web.connection import ClientConnection
 from gateway.web.door import Door, DoorRules
 from gateway.web.exchange import Exchange, Line
 from gateway.web.turn import Handler, PageWay, Turn
-from gateway.wire.request_head import HEAD_BYTES_MAX, check_size, checked_fields, head_bytes, too_large
+from gateway.wire.request_head import HEAD_BYTES_MAX, check_line, check_size, checked_fields, head_bytes, too_large
 from gateway.wire.stray_keys import holds_key
 
 _HEAD_END = b"\r\n\r\n"
@@ -67,6 +67,10 @@ class GatewayProtocol(ClientConnection):
         """The call whose request is being read."""
         self.running: Turn | None = None
         """The call that is being answered."""
+        self._opening = b""
+        """What came from the packet on in which the request began, while its head is read."""
+        self._is_behind = False
+        """Whether another request ended in that packet."""
         self._came_bytes = 0
         """Of the head, or of what is behind it; of a packet that ends one request and begins another, all."""
         self._body_bytes = 0
@@ -78,6 +82,8 @@ class GatewayProtocol(ClientConnection):
         self._offered_framing = b""
         """The header that tells the body's length, behind a head that offers another protocol."""
         self._is_shown_again = False
+        self._page: Any = None
+        """The page that was begun last."""
         self._broken: Any = None
         """The page whose request broke off while it waited for its turn."""
 
@@ -88,6 +94,9 @@ class GatewayProtocol(ClientConnection):
         for turn in (self.running, self._arriving):
             if turn is not None:
                 turn.exchange.lost()
+        if self._page is not None:  # uvicorn tells the request that came last, which may wait behind this one
+            self._page.disconnected = True
+            self._page.message_event.set()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as the superclass's
         stays = super().eof_received()
@@ -104,12 +113,18 @@ class GatewayProtocol(ClientConnection):
         if came_bytes > HEAD_BYTES_MAX and not self.within_request and data.find(_HEAD_END, 0, HEAD_BYTES_MAX) < 0:
             self.tell_behind(too_large())
             return
+        if self.in_head:
+            self._opening += data
+        else:
+            self._opening, self._is_behind = data, self.within_request
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
             self._go_on_behind_offer(data[stopped.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(error.__context__)
+        if not self.in_head:
+            self._opening = b""
         if self._is_counted and not self.deaf:
             self._count()
 
@@ -129,7 +144,8 @@ class GatewayProtocol(ClientConnection):
             return
         if len(self.pipeline) >= _AHEAD_MAX:
             raise Overloaded(_TOO_FAR_AHEAD, retry_after_s=1)
-        version = self.parser.get_http_version()
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        check_line(self._opening, method, self.url, version, is_behind=self._is_behind)
         fields = checked_fields(self.url, version, self.headers)
         if self._is_head_late or self._came_bytes > HEAD_BYTES_MAX:
             check_size(self.url, self.headers)
@@ -146,7 +162,7 @@ class GatewayProtocol(ClientConnection):
         if handler is None:
             self._go_on_as_asgi(version)
         else:
-            self._take_turn(handler, fields, version)
+            self._take_turn(handler, method, fields, version)
         if self._is_chunked:
             self.headers = []  # trailers come here, and nobody reads them
 
@@ -162,6 +178,7 @@ class GatewayProtocol(ClientConnection):
         if self._offered_framing:
             return  # not yet: its body comes
         self.within_request = self._is_counted = self._is_chunked = False
+        self._is_behind = True
         if self.running is None and not self.pipeline and self.cycle.response_complete:
             self.be_idle()  # its answer was there before its end
         if self._arriving is not None:
@@ -185,6 +202,7 @@ class GatewayProtocol(ClientConnection):
             cycle.response_complete = True
             self.answered_all()
         else:
+            self._page = cycle
             super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -204,8 +222,8 @@ class GatewayProtocol(ClientConnection):
 
     # Within
 
-    def _take_turn(self, handler: Handler, fields: Mapping[bytes, bytes], version: str) -> None:
-        self._arriving = turn = Turn(self, handler, self._data_plane.new_exchange, fields, version)
+    def _take_turn(self, handler: Handler, method: bytes, fields: Mapping[bytes, bytes], version: str) -> None:
+        self._arriving = turn = Turn(self, handler, self._data_plane.new_exchange, method, fields, version)
         before: Any = self.cycle
         self.cycle = turn  # type: ignore[assignment]  # stands in the place of uvicorn's cycle for this one request
         if before is None or before.response_complete:

@@ -3,7 +3,6 @@
 Read `Proxy._serve` first; everything below it is one of its steps.
 """
 
-import os
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -145,8 +144,3 @@ class Proxy:
                 # Its answer was lost, but the hold may stand: give it back by its id.
                 self._services.settlements.release(hold)
             raise
-
-
-def new_request_id() -> str:
-    """Time-ordered, unique over all gateways: milliseconds, then 64 random bits, in hex."""
-    return f"req-{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"

@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.call_log import RequestRecord, request_line
-from gateway.web.proxy import new_request_id
+from gateway.web.request_id import new_request_id
 
 _PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked every few seconds by machines: only where they are refused or fail is there something to tell."""

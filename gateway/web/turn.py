@@ -35,20 +35,20 @@ class Turn:
         protocol: "GatewayProtocol",
         handler: Handler,
         new_exchange: Callable[[Line], Exchange],
+        method: bytes,
         fields: Mapping[bytes, bytes],
         version: str,
     ) -> None:
-        parser = protocol.parser
         self._protocol = protocol
         self._handler = handler
         self._flow = protocol.flow
         self._transport = protocol.transport
         self.write: Callable[[bytes], None] = protocol.transport.write
-        self.method = parser.get_method().decode("ascii")
+        self.method = method.decode("ascii")
         self.headers: Sequence[Header] = protocol.headers
         self.fields = fields
         self.is_http_1_0 = version == "1.0"
-        self.keep_alive = not self.is_http_1_0 and parser.should_keep_alive()
+        self.keep_alive = not self.is_http_1_0 and protocol.parser.should_keep_alive()
         self.expects_continue = protocol.expect_100_continue and not self.is_http_1_0
         self.exchange = new_exchange(self)
 

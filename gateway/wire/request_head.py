@@ -1,9 +1,10 @@
-"""What the head of a request must be beyond its grammar, which the parser (llhttp, strict) holds. Pure.
+"""What the head of a request must be beyond what the parser (llhttp, strict) holds. Pure.
 
 One reading of a request, for everyone on its way: where a proxy and this gateway could disagree about where a request
 ends, whom it is for or who sent it, it is refused, not interpreted. The laws:
 
-1. The version is HTTP/1.0 or HTTP/1.1.
+1. It begins with method, target and HTTP/1.0 or HTTP/1.1, one space between each two. The parser takes more spaces too,
+   and for HTTP what calls itself RTSP or ICE. Blank lines before it are nothing.
 2. The target is a path: nothing that names a host a second time, no fragment.
 3. HTTP/1.1 names its host, and no request names it twice.
 4. The body's length is told in one way: by Content-Length (the parser holds that it is one number and stands alone), or
@@ -12,6 +13,7 @@ ends, whom it is for or who sent it, it is refused, not interpreted. The laws:
 6. A head has at most `HEAD_BYTES_MAX` bytes and `HEADER_LINES_MAX` lines.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from gateway.billing.errors import HeadersTooLarge, InvalidRequest, UnsupportedMediaType
@@ -22,12 +24,15 @@ HEAD_BYTES_MAX = 32 * 1024
 HEADER_LINES_MAX = 100
 _LINE_BYTES = len(b": \r\n")
 _SLASH, _HASH = b"/#"
+_NOT_A_LINE = re.compile(rb"[\r\n][A-Z-]+ (?: |[!-~]+ (?!HTTP/1\.[01]\r\n))")
 _ONCE = (b"host", b"authorization", b"x-api-key", b"content-type", b"content-encoding")
+_BAD_LINE = "Begin the request with METHOD /path HTTP/1.1 and single spaces; an HTTP library does."
 _TOO_LARGE = f"A request's head may have {HEAD_BYTES_MAX} bytes and {HEADER_LINES_MAX} header lines; send fewer."
 
 
 def checked_fields(target: bytes, version: str, headers: Sequence[Header]) -> Mapping[bytes, bytes]:
-    """The headers by name (the first, of those that may stand twice), for a head that breaks none of the laws 1 to 5.
+    """The headers by name (the first, of those that may stand twice), for a head that breaks none of the laws 2 to 5,
+    and whose version is one of law 1.
 
     `headers`: names in lower case. Raises InvalidRequest; HeadersTooLarge where there are too many.
     """
@@ -45,6 +50,23 @@ def checked_fields(target: bytes, version: str, headers: Sequence[Header]) -> Ma
     if len(fields) > HEADER_LINES_MAX:
         raise too_large()
     return fields
+
+
+def check_line(opening: bytes, method: bytes, target: bytes, version: str, *, is_behind: bool) -> None:
+    """Law 1, for a head of which the parser has told `method`, `target` and `version`. Raises InvalidRequest.
+
+    `opening`: what came from the packet on in which the request begins; `is_behind`: behind another one's end. Where
+    that is in the packet nobody tells, so no line in it may look like one that breaks the law. A body of JSON has none.
+    """
+    if not is_behind and opening.startswith(b"%b %b HTTP/1.1\r\n" % (method, target)):
+        return
+    if is_behind:
+        is_lawful = _NOT_A_LINE.search(opening) is None
+    else:
+        line = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
+        is_lawful = opening.lstrip(b"\r\n").startswith(line)
+    if not is_lawful:
+        raise InvalidRequest(_BAD_LINE)
 
 
 def check_size(target: bytes, headers: Sequence[Header]) -> None:

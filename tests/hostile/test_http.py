@@ -136,6 +136,26 @@ BAD_LINES = {
     "HTTP/1.2": b"GET /livez HTTP/1.2\r\nhost: a\r\n\r\n",
     "HTTP/2.0": b"GET /livez HTTP/2.0\r\nhost: a\r\n\r\n",
     "HTTP/2's preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/1.01": b"GET /livez HTTP/1.01\r\nhost: a\r\n\r\n",
+    "http in lower case": b"GET /livez http/1.1\r\nhost: a\r\n\r\n",
+    "RTSP": b"GET /livez RTSP/1.0\r\nhost: a\r\n\r\n",
+    "RTSP/1.1": b"GET /livez RTSP/1.1\r\nhost: a\r\n\r\n",
+    "RTSP's own method": b"DESCRIBE /livez RTSP/1.0\r\nhost: a\r\n\r\n",
+    "ICE": b"SOURCE /livez ICE/1.0\r\nhost: a\r\n\r\n",
+    "two spaces before the target": b"GET  /livez HTTP/1.1\r\nhost: a\r\n\r\n",
+    "two spaces behind the target": b"GET /livez  HTTP/1.1\r\nhost: a\r\n\r\n",
+    "two spaces in HTTP/1.0": b"GET  /livez HTTP/1.0\r\n\r\n",
+    "two spaces behind a blank line": b"\r\nGET  /livez HTTP/1.1\r\nhost: a\r\n\r\n",
+    "a space before the method": b" GET /livez HTTP/1.1\r\nhost: a\r\n\r\n",
+    "a space behind the version": b"GET /livez HTTP/1.1 \r\nhost: a\r\n\r\n",
+    "a space in the version": b"GET /livez HTTP/ 1.1\r\nhost: a\r\n\r\n",
+    "a tab before the target": b"GET\t/livez HTTP/1.1\r\nhost: a\r\n\r\n",
+    "a tab behind the target": b"GET /livez\tHTTP/1.1\r\nhost: a\r\n\r\n",
+    "a tab beside the space": b"GET /livez \tHTTP/1.1\r\nhost: a\r\n\r\n",
+    "a tab behind the version": b"GET /livez HTTP/1.1\t\r\nhost: a\r\n\r\n",
+    "a form feed for a space": b"GET\x0c/livez HTTP/1.1\r\nhost: a\r\n\r\n",
+    "no target": b"GET HTTP/1.1\r\nhost: a\r\n\r\n",
+    "an empty target": b"GET  HTTP/1.1\r\nhost: a\r\n\r\n",
     "no Host": b"GET /livez HTTP/1.1\r\nx-a: b\r\n\r\n",
     "an absolute URI": b"GET http://minitoolai.com/livez HTTP/1.1\r\nhost: a\r\n\r\n",
     "an asterisk": b"OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -159,6 +179,32 @@ BAD_LINES = {
 def test_a_line_that_is_not_http_is_refused(unmoved: Siege, line: bytes) -> None:
     """400 in JSON, also where it was no HTTP at all; then closed."""
     assert [(400, "invalid_request")] == [reply.refusal for reply in said(unmoved.url, line)]
+
+
+@pytest.mark.parametrize("line", [b"GET  /livez HTTP/1.1\r\n", b"GET /livez  HTTP/1.1\r\n", b"GET /livez RTSP/1.1\r\n"])
+def test_such_a_line_is_refused_wherever_it_begins(unmoved: Siege, line: bytes) -> None:
+    """In packets of one byte, behind another request, a body in chunks that holds a good line, an offer."""
+    rest = b"host: a\r\n\r\n"
+    good = b"GET /livez HTTP/1.1\r\n" + rest
+    chunked = b"POST /v1/estimate HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    in_chunks = chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(good), good)
+    offered = good[:-2] + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n"
+    for before, status in ((good, 200), (b"\r\n" + good, 200), (in_chunks, 401), (offered, 200)):
+        served, refused = said(unmoved.url, before + line + rest)
+        assert (status, (400, "invalid_request")) == (served.status, refused.refusal)
+    with connected(unmoved.url) as client:
+        sent(client, (bytes([byte]) for byte in good + line + rest))
+        served, refused = replies(read_to_end(client))
+    assert (200, (400, "invalid_request")) == (served.status, refused.refusal)
+
+
+def test_a_good_line_is_served_wherever_it_begins(siege: Siege) -> None:
+    """In packets of one byte, behind blank lines, behind others: the law is for what breaks it alone."""
+    asked = head(siege, CHAT, f"content-length: {len(body_for(CHAT))}") + body_for(CHAT)
+    last = b"GET /livez?a=HTTP/1.0 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+    in_bytes = [bytes([byte]) for byte in asked + b"\r\n" + last]
+    for parts in ([asked + b"\r\n\r\n" + last], [asked + last[:5], last[5:]], in_bytes):
+        assert [200, 200] == [reply.status for reply in said(siege.url, *parts)]
 
 
 BAD_CHUNKS = {
