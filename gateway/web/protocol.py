@@ -84,6 +84,8 @@ class GatewayProtocol(ClientConnection):
         self._is_shown_again = False
         self._page: Any = None
         """The page that was begun last."""
+        self._is_forwarding = False
+        """Whether a request on it said whom it came for."""
         self._broken: Any = None
         """The page whose request broke off while it waited for its turn."""
 
@@ -149,6 +151,9 @@ class GatewayProtocol(ClientConnection):
         fields = checked_fields(self.url, version, self.headers)
         if self._is_head_late or self._came_bytes > HEAD_BYTES_MAX:
             check_size(self.url, self.headers)
+        if b"x-forwarded-for" in fields and not self._is_forwarding:
+            self._is_forwarding = True
+            self.door.heard_forwarded(self.peer())
         self._due_s = None
         self.in_head = False
         self._is_counted = self._is_chunked = b"transfer-encoding" in fields

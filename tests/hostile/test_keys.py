@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from gateway.billing.principal import SECRET_CHARS, make_sub_key
-from tests.e2e.client import CHAT
+from tests.e2e.client import CHAT, send
 from tests.e2e.waiting import until
 from tests.hostile.conftest import Target
 from tests.stack import ADMIN_KEY, Process, bearer, chat
@@ -177,6 +177,19 @@ def test_a_word_for_a_secret_is_warned_of(target: Target, behind_proxy: Process)
     assert "enough to be guessed" not in behind_proxy.output
 
 
+def test_a_proxy_that_nobody_named_is_warned_of(target: Target, behind_proxy: Process) -> None:
+    """In one line, however often it forwards, on either plane; what stands in the header is not in it."""
+    forged = {"x-forwarded-for": "198.51.100.77, forged"}
+    with httpx.Client(base_url=behind_proxy.url) as http:
+        for path in ("/livez", "/v1/me", "/v1/models", CHAT):
+            http.get(path, headers=forged)
+    until(lambda: "GATEWAY_TRUSTED_PROXIES=127.0.0.1" in behind_proxy.output)
+    assert 1 == behind_proxy.output.count("is not in trusted_proxies")
+    assert "198.51.100.77" not in behind_proxy.output
+    assert "forged" not in behind_proxy.output
+    assert "is not in trusted_proxies" not in target.gateway.output
+
+
 def test_the_login_form_is_no_second_chance(target: Target) -> None:
     """Guesses there and at the control plane count together."""
     address = target.from_elsewhere()
@@ -310,6 +323,23 @@ def test_after_a_rotation_both_secrets_are_one_key_for_a_while(target: Target) -
     until(lambda: target.ask("POST", CHAT, made["key"], json=chat()).status_code == 401)
     assert [401, 401, 401] == served(target, made["key"])
     assert [200, 200, 200] == served(target, rotated["key"])
+
+
+def test_a_rotation_is_one_for_all_gateways(target: Target, behind_proxy: Process) -> None:
+    """Both know the old secret from a call before; what they remember is whose it was, not that it is good."""
+    made = target.admin.key("rotating", "rosa")
+
+    def answers(secret: str) -> list[int]:
+        return [send(url, CHAT, chat(), secret).status for url in (target.gateway.url, behind_proxy.url)]
+
+    assert [200, 200] == answers(made["key"])
+    rotated = rotate(target, made["id"], grace_s=2)
+    assert [200, 200] == answers(made["key"])
+    assert [200, 200] == answers(rotated["key"])
+    until(lambda: send(behind_proxy.url, CHAT, chat(), made["key"]).status == 401)
+    with target.untouched():
+        assert [401, 401] == answers(made["key"])
+    assert [200, 200] == answers(rotated["key"])
 
 
 def test_a_rotation_without_grace_ends_the_old_secret_at_once(target: Target) -> None:

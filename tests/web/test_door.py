@@ -43,6 +43,23 @@ def test_a_proxy_is_many_clients(peer: str | None) -> None:
     assert [True, False] == let_in(door, peer, peer)
 
 
+def test_a_proxy_that_nobody_named_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A named one is not, nor who comes through a socket of this machine."""
+    door = Door(DoorRules(trusted_proxies=(ip_network("10.0.0.0/8"),)))
+    for peer in ("10.1.2.3", None, "172.18.0.5", "172.18.0.5", "172.18.0.6"):
+        door.heard_forwarded(peer)
+    warned = [record.getMessage() for record in caplog.records]
+    assert [True, True] == [f"GATEWAY_TRUSTED_PROXIES=172.18.0.{n}" in line for n, line in enumerate(warned, 5)]
+
+
+def test_who_makes_the_header_up_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """From however many addresses."""
+    door = Door(DoorRules())
+    for number in range(1000):
+        door.heard_forwarded(f"2001:db8::{number:x}")
+    assert 8 == len(caplog.records)
+
+
 def test_a_refusal_says_when_to_come_again() -> None:
     """503 with Retry-After."""
     refusal = Door(DoorRules(connections_max=0)).enter("192.0.2.1")
