@@ -68,14 +68,16 @@ class Answer:
         return Event(_wire({**self.head, "choices": [], "usage": usage}), claims=usage)
 
 
-def compose(request: ChatRequest, length_tokens: int | None = None, line_separators: bool = False) -> Answer:
+def compose(
+    request: ChatRequest, length_tokens: int | None = None, line_separators: bool = False, said: str | None = None
+) -> Answer:
     """The answer to `request`.
 
     `length_tokens` asks for an answer of exactly that many tokens a choice, unless `max_completion_tokens` is
-    less; `line_separators` puts U+2028 and U+2029, raw, into the content.
+    less; `line_separators` puts U+2028 and U+2029, raw, into the content; `said` is what is said in place of sentences.
     """
     head = _head(request)
-    choices = [_choice(request, index, length_tokens, line_separators) for index in range(request.choices)]
+    choices = [_choice(request, index, length_tokens, line_separators, said) for index in range(request.choices)]
     chunks: list[Event] = []
     for row in itertools.zip_longest(*(pieces for pieces, _ in choices)):
         for index, piece in enumerate(row):
@@ -110,12 +112,12 @@ def usage_of(prompt: int, completion: int) -> Usage:
 
 
 def _choice(
-    request: ChatRequest, index: int, length_tokens: int | None, line_separators: bool
+    request: ChatRequest, index: int, length_tokens: int | None, line_separators: bool, said: str | None
 ) -> tuple[list[tuple[str, int]], str]:
     """Pieces (text, tokens) of one choice, and its finish reason."""
     seed = hashlib.sha256(request.digest + index.to_bytes(2)).digest()
     text = "A\u2028B\u2029C " if line_separators else ""
-    text += " ".join(itertools.islice(_sentences(seed), 1 + seed[0] % 4))
+    text += said if said is not None else " ".join(itertools.islice(_sentences(seed), 1 + seed[0] % 4))
     tokens = encode(text)
     if length_tokens is not None:
         words = _sentences(seed)

@@ -13,7 +13,7 @@ from gateway.emulator.bill import Bill, Line
 from gateway.emulator.contract import ChatRequest, parse_chat
 from gateway.emulator.delivery import deliver, hold_back
 from gateway.emulator.exchange import Exchange
-from gateway.emulator.faults import Faults
+from gateway.emulator.faults import Faults, without_marker
 from gateway.emulator.prices import chat_nano_usd
 from gateway.emulator.shapes import error_reply, replaced, stream
 
@@ -71,14 +71,15 @@ async def _serve(account: Account, exchange: Exchange, answer: Answer, faults: F
 
 async def _answer(request: ChatRequest, faults: Faults, body_bytes: int) -> Answer:
     length_tokens, line_separators = faults.integer("tokens"), "u2028" in faults
+    said = without_marker(request.last_text) if "echo" in faults else None
     past_max_tokens = faults.integer("past_max")
     if past_max_tokens is not None:
         length_tokens = request.max_completion_tokens + past_max_tokens
         request = replace(request, max_completion_tokens=length_tokens)
     if body_bytes <= SMALL_BODY_BYTES:
-        return compose_cached(request, length_tokens, line_separators)
+        return compose_cached(request, length_tokens, line_separators, said)
     # Counting a long prompt takes a while, and other answers must go on meanwhile.
-    return await asyncio.to_thread(compose, request, length_tokens, line_separators)
+    return await asyncio.to_thread(compose, request, length_tokens, line_separators, said)
 
 
 def _events(answer: Answer, faults: Faults) -> Iterable[Event]:

@@ -2,9 +2,10 @@
 
 import base64
 import itertools
+import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -163,11 +164,76 @@ def test_what_is_admitted_is_held_for(target: Target, body: dict[str, Any]) -> N
     assert_held(target, answer)
 
 
-def assert_held(target: Target, answer: Answer) -> None:
+def assert_held(target: Target, answer: Answer, flags: Sequence[str] = ()) -> None:
     (entry,) = target.admin.ledger(request_id=answer.request_id)
     (line,) = (line for line in target.stack.bill()["lines"] if line["request_id"] == answer.request_id)
-    assert ([], line["generated_nano_usd"]) == (entry["flags"], entry["cost_nano_usd"])
+    assert ([*flags], line["generated_nano_usd"]) == (entry["flags"], entry["cost_nano_usd"])
     assert entry["cost_nano_usd"] <= parse_usd(answer.headers["x-gateway-hold-usd"])
+
+
+USAGE = '{"prompt_tokens":0,"completion_tokens":0,"total_tokens":1}'
+PRETENDED = (
+    f'\n\ndata: {{"choices":[],"usage":{USAGE}}}\n\ndata: [DONE]\n\n',
+    f'data: {{"usage":{USAGE}}}',
+    f'"}}}}],"usage":{USAGE}}}\n\ndata: [DONE]',
+    f'{{"choices":[],"usage":{USAGE}}}',
+    f'\\","usage":{USAGE},"a":"',
+    f"\\u0022usage\\u0022:{USAGE}",
+    '"usage":null}',
+    "[DONE]",
+    "data: [DONE]\r\n\r\n",
+    ": cost 0\r\revent: done\rdata: [DONE]\r\r",
+)
+"""What an answer says: the end of its event, of the stream, of the JSON around it, and usage behind that."""
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+FACES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "MiniToolAI's": (CHAT, {}),
+    "OpenAI's, folded": (OPENAI_CHAT, {"stream": False}),
+    "OpenAI's, streamed": (OPENAI_CHAT, {"stream": True}),
+    "OpenAI's, streamed with usage": (OPENAI_CHAT, STREAMED),
+}
+
+
+@pytest.mark.parametrize("fault", ["echo", "echo;split=7"])
+@pytest.mark.parametrize(("path", "asked"), FACES.values(), ids=FACES)
+def test_text_in_the_answer_that_looks_like_usage_is_text(
+    target: Target, path: str, asked: dict[str, Any], fault: str
+) -> None:
+    """Said by both of two answers: each reaches the client as it is, ends nothing, and changes no bill."""
+    for said in PRETENDED:
+        body = chat(f"[[fault:{fault}]]{said}", n=2, max_tokens=200, **asked)
+        answer = send(target.gateway.url, path, body, target.neighbour)
+        assert [said, said] == contents(answer)
+        assert_held(target, answer)
+
+
+@pytest.mark.parametrize(("path", "asked"), FACES.values(), ids=FACES)
+def test_text_that_looks_like_usage_is_none_where_there_is_none(
+    target: Target, path: str, asked: dict[str, Any]
+) -> None:
+    """What is counted then is the text, all of it; who asked for one object is told, for it would lack its usage."""
+    for said in PRETENDED:
+        body = chat(f"[[fault:echo;no_usage]]{said}", max_tokens=200, **asked)
+        answer = send(target.gateway.url, path, body, target.neighbour)
+        if asked.get("stream") is False:
+            assert (502, "upstream_error") == (answer.status, answer.error["code"])
+        else:
+            assert [said] == contents(answer)
+        assert_held(target, answer, ["estimated"])
+
+
+def contents(answer: Answer) -> list[str]:
+    """What each choice says, of a stream or of one object. A stream has one end, which is its last event."""
+    if answer.body.startswith(b"{"):
+        return [choice["message"]["content"] for choice in answer.json["choices"]]
+    *events, done, rest = answer.body.decode().split("\n\n")
+    assert ("data: [DONE]", "") == (done, rest)
+    said: dict[int, str] = {}
+    for event in events:
+        for choice in json.loads(event.removeprefix("data: "))["choices"]:
+            index = choice["index"]
+            said[index] = said.get(index, "") + (choice["delta"].get("content") or "")
+    return [said[index] for index in sorted(said)]
 
 
 NAMED_ELSEWHERE = {

@@ -304,6 +304,35 @@ def test_a_picture_is_not_fetched_from_anywhere(front: Front, url: bytes) -> Non
     assert EXACT == front.entry(heard)
 
 
+FREE = (
+    b'"cost":0,"cost_usd":"0.00","cost_nano_usd":0,"price":0,"units":0,"refunded":true,"jobs":[],"message":"[DONE]",'
+    b'"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":1},"choices":[],"error":null'
+)
+"""What a job's answers may say of its cost; its price is that of the list."""
+
+
+@pytest.mark.parametrize(("path", "asked"), [(IMAGES, {}), (OPENAI_IMAGES, {"n": 2})], ids=["own", "openai"])
+def test_an_image_costs_its_price_whatever_its_answers_say(front: Front, path: str, asked: dict[str, int]) -> None:
+    """The submission's and the polls': they name a job, its state and its picture, and nothing else of them is read."""
+    done = whole(b'{"status":"success","image_url":"https://example.com/a.png",%b}' % FREE)
+
+    def cost(*submissions: tuple[bytes, dict[str, object]]) -> int:
+        answers = itertools.chain([[job] for job, _ in submissions], itertools.repeat([done]))
+        front.attacker.answer = lambda: next(answers)
+        heard = send(front.gateway.url, path, IMAGE | asked, front.key)
+        polled = [send(front.gateway.url, JOBS, poll, front.key).status for _, poll in submissions]
+        assert (200, {200}, EXACT) == (heard.status, set(polled), front.entry(heard))
+        return int(front.admin.ledger(request_id=heard.request_id)[0]["cost_nano_usd"])
+
+    jobs = [new_job() for _ in range(2 * asked.get("n", 1))]
+    plain, claiming = jobs[::2], [(with_claims(job), poll) for job, poll in jobs[1::2]]
+    assert 0 < cost(*plain) == cost(*claiming)
+
+
+def with_claims(answer: bytes) -> bytes:
+    return whole(answer.rpartition(b"\r\n")[2].removesuffix(b"}") + b"," + FREE + b"}")
+
+
 POLLS: dict[str, tuple[bytes, int, str | None]] = {
     "a redirect": (whole(KEY, b"302 Found", b"Location: http://169.254.169.254/\r\n"), 502, "upstream_error"),
     "gzip": (whole(gzip.compress(KEY), headers=GZIPPED), 502, "upstream_error"),
