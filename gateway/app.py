@@ -19,7 +19,7 @@ from gateway.billing.budget import Calendar
 from gateway.billing.errors import GatewayError
 from gateway.billing.price_schedule import PriceSchedule
 from gateway.billing.scope import ScopeSettings
-from gateway.call_log import call_log
+from gateway.call_log import Lines
 from gateway.counting.counter import Counter
 from gateway.dashboard.figures import Figures
 from gateway.dashboard.logins import Logins
@@ -113,8 +113,8 @@ class Gateway:
     """One gateway process: a data plane, and beside it an ASGI application with a lifespan.
 
     `extra_endpoints` are further rows of the data plane's table, as `web.dataplane.endpoints` has them. `share` is for
-    a process that is one of several workers: what it counts together with them. `log_line` is given the line of each
-    call and each other request.
+    a process that is one of several workers: what it counts together with them. `lines` are given the line of each call
+    and each other request.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class Gateway:
         redis_url: str,
         extra_endpoints: tuple[Endpoint, ...] = (),
         share: Share | None = None,
-        log_line: Callable[[str], None] = call_log.info,
+        lines: Lines | None = None,
     ) -> None:
         self.fault = ""
         """Why the gateway could not start; empty while it could."""
-        self._settings, self._listed, self._log_line = settings, prices, log_line
+        self._settings, self._listed, self._lines = settings, prices, lines or Lines()
         self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
-        metrics = metrics_of(settings, prices, share, log_line)
+        metrics = metrics_of(settings, prices, share, self._lines)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
         calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
         self._hot = MultiplexedScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
@@ -206,7 +206,7 @@ class Gateway:
         if scope["type"] == "http":
             if scope["raw_path"].endswith(b"/"):  # one that was sent as %2F belongs to a name
                 scope["path"] = scope["path"].rstrip("/") or "/"
-            await serve_logged(self._page, scope, receive, send, self._log_line)
+            await serve_logged(self._page, scope, receive, send, self._lines)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 

@@ -7,6 +7,7 @@ Each is one JSON object, all ASCII, with control characters escaped: whatever a 
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,10 +22,24 @@ from gateway.billing.usage import Usage
 call_log = logging.getLogger("gateway.call")
 alert_log = logging.getLogger("gateway.alert")
 refused_log = logging.getLogger("gateway.refused")
+"""For what anybody can have written without a good key: such records may be dropped."""
 JSON_LOGS = frozenset({call_log.name, alert_log.name, refused_log.name})
 """Loggers whose messages are lines already."""
 
 _PATH_CHARACTERS_MAX = 200
+
+
+@dataclass(slots=True)
+class Lines:
+    """Where the lines of calls and of other requests go; without anything else, to a record each.
+
+    Whoever has no good key can have any number written. Those give way to the others where not all can be kept;
+    `on_dropped` is called with "caller" or "stranger" for each line that is not.
+    """
+
+    of_caller: Callable[[str], None] = call_log.info
+    of_stranger: Callable[[str], None] = call_log.info
+    on_dropped: Callable[[str], None] = lambda whose: None
 
 
 @dataclass(slots=True)
@@ -142,7 +157,7 @@ def log_expiry(hold: OpenHold, posting: Posting) -> None:
 def log_failed_login(code: str, address: str) -> None:
     """Write the line of a login that failed; of the key that was typed nothing is told."""
     line = {"at": now_text(), "event": "failed_login", "error": code, "address": address}
-    alert_log.warning(json.dumps(line, separators=(",", ":")))
+    refused_log.warning(json.dumps(line, separators=(",", ":")))
 
 
 class _CallLine(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ float dollars.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,7 +21,7 @@ from gateway.billing.errors import BudgetExceeded, CreditExhausted, InvalidAPIKe
 from gateway.billing.ledger import ANOMALY, INEXACT, OVERRUN, OpenHold, Posting
 from gateway.billing.money import NANO_PER_USD
 from gateway.billing.principal import ScopeKind
-from gateway.call_log import CallRecord, call_line, call_log, log_crossing, log_expiry, log_failed_login
+from gateway.call_log import CallRecord, Lines, call_line, log_crossing, log_expiry, log_failed_login
 from gateway.ledger_view import LedgerGauges, LedgerView
 from gateway.shared_metrics import Share
 from gateway.tally import Count, Counter, Gauge, Histogram, Level
@@ -54,7 +54,7 @@ class Metrics:
 
     `teams_max` and `users_max` bound the series: counters of teams and users beyond them go to "other". A process that
     is one of several workers is given its share, and tells the others once a second, while `run` runs, what it counted.
-    The log line of each call is handed to `log_line`.
+    The log line of each call is handed to `lines`.
     Series of `models` and `scripts` begin at zero: an increase from nothing to one would show in no graph.
 
     Everything is called by the event loop's thread, but `render`, which any may call.
@@ -68,9 +68,10 @@ class Metrics:
         *,
         models: Iterable[str] = (),
         scripts: Iterable[str] = (),
-        log_line: Callable[[str], None] = call_log.info,
+        lines: Lines | None = None,
     ) -> None:
-        self._log_line = log_line
+        self._lines = lines or Lines()
+        self._lines.on_dropped = lambda whose: self._lines_dropped.labels(whose).inc()
         self.registry = CollectorRegistry()
         self._shared = share.open() if share else None
         self._families: list[Counter | Gauge | Histogram] = []
@@ -98,7 +99,8 @@ class Metrics:
             self._observe_ordinary(record, posting, duration_s)
         else:
             self._observe_any(record, duration_s)
-        self._log_line(call_line(record, duration_s))
+        write = self._lines.of_stranger if record.principal is None else self._lines.of_caller
+        write(call_line(record, duration_s))
 
     def _observe_any(self, record: CallRecord, duration_s: float) -> None:
         team = _label(self._teams, record.principal.team if record.principal else None)
@@ -235,6 +237,9 @@ class Metrics:
         for code in (InvalidAPIKey.code, TooManyFailures.code):
             self._failed_logins.labels(code)
         self._turned_away = self._counter("gateway_turned_away", "Connections refused at the edge.", "code")
+        self._lines_dropped = self._counter("gateway_log_lines_dropped", "Log lines nobody took in time.", "whose")
+        for whose in ("caller", "stranger"):
+            self._lines_dropped.labels(whose)
         self.spool_unreadable = self._counter("gateway_spool_unreadable", "Spool files that were set aside.").labels()
         self.quarantined = self._counter("gateway_quarantined", "Charges whose hold the ledger does not know.").labels()
 

@@ -1,11 +1,11 @@
 """Parts of the gateway that are made of the settings alone: what `app` builds everything else around."""
 
-from collections.abc import Callable
 from ipaddress import ip_network
 
 from gateway.billing.price_schedule import PriceSchedule
 from gateway.billing.principal import ScopeKind
 from gateway.brake import Network
+from gateway.call_log import Lines
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.shared_metrics import Share
@@ -30,11 +30,9 @@ def upstream_of(settings: Settings) -> UpstreamLeg:
     )
 
 
-def metrics_of(
-    settings: Settings, prices: PriceSchedule, share: Share | None, log_line: Callable[[str], None]
-) -> Metrics:
+def metrics_of(settings: Settings, prices: PriceSchedule, share: Share | None, lines: Lines) -> Metrics:
     bounds = settings.metrics_teams_max, settings.metrics_users_max
-    return Metrics(*bounds, share, models=prices.models(), scripts=SCRIPTS, log_line=log_line)
+    return Metrics(*bounds, share, models=prices.models(), scripts=SCRIPTS, lines=lines)
 
 
 def scrape_bounds_of(settings: Settings) -> dict[ScopeKind, int]:

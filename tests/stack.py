@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -19,6 +19,8 @@ ADMIN_KEY = "sk-admin-for-tests"
 UPSTREAM_KEY = "sk-upstream-for-tests"
 ROOT = Path(__file__).resolve().parent.parent
 _READY_S = 30
+
+P = TypeVar("P", bound="Process")
 
 
 class Process:
@@ -70,6 +72,9 @@ class Process:
             self._popen.kill()
             return self.wait()
 
+    def _told(self) -> None:
+        """It has said that it listens, and is read on when this returns."""
+
     def _read(self) -> None:
         assert self._popen.stdout is not None
         for line in self._popen.stdout:
@@ -77,6 +82,7 @@ class Process:
             if match := re.search(r"listening on (http://\S+)", line):
                 self._match = match
                 self._listening.set()
+                self._told()
         self._popen.stdout.close()
         self._listening.set()
 
@@ -141,6 +147,10 @@ class Stack:
 
         `redis_url`: another way to the same Redis, such as a proxy; "" where the gateway is to run one itself.
         """
+        return self.gateway_of(Process, redis_url, settings)
+
+    def gateway_of(self, kind: type[P], redis_url: str | None, settings: Mapping[str, str]) -> P:
+        """The same, looked after by a `kind` of process."""
         env = {
             "MINITOOLAI_API_KEY": UPSTREAM_KEY,
             "MINITOOLAI_BASE_URL": self.emulator_url,
@@ -150,7 +160,7 @@ class Stack:
             "GATEWAY_DATA_DIR": str(self.data_dir),
             **{f"GATEWAY_{name.upper()}": value for name, value in settings.items()},
         }
-        process = Process("serve", env=env)
+        process = kind("serve", env=env)
         self._processes.callback(process.stop)
         assert process.url
         return process

@@ -82,7 +82,7 @@ def _warn_of_words(admin_key: str, metrics_token: str) -> None:
 
 def _serve_alone(settings: Settings, prices: PriceSchedule, admin_key: str, redis_url: str, check: Check) -> None:
     """This process is the gateway."""
-    gateway = Gateway(settings, prices, admin_key, redis_url, log_line=configure_logging())
+    gateway = Gateway(settings, prices, admin_key, redis_url, lines=configure_logging())
     server = Server(gateway, settings, lambda server: _announce(server.servers[0].sockets[0]), check)
     server.run_to_end()
     if not server.started:

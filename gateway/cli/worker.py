@@ -46,10 +46,8 @@ def run_worker(order: Order, report: Connection) -> None:
         return
     os.setsid()  # a terminal's Ctrl-C is for the parent alone, which tells its workers
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
-    log_line = configure_logging(order.log_turn)
-    gateway = Gateway(
-        order.settings, order.prices, order.admin_key, order.redis_url, share=order.share, log_line=log_line
-    )
+    lines = configure_logging(order.log_turn)
+    gateway = Gateway(order.settings, order.prices, order.admin_key, order.redis_url, share=order.share, lines=lines)
     server = Server(gateway, order.settings, lambda _: report.send(""))
     try:
         sockets = [own_socket(address) for address in order.addresses]

@@ -79,6 +79,7 @@ class Dashboard:
                 visitor = await self._visitor(request)
                 if visitor is None:
                     return answers.redirect(LOGIN)
+                request.state.principal, request.state.role = visitor.principal, visitor.role
                 visit = Visit(visitor, language, _days(request), request.url.path)
                 answer = await handler(request, visit)
             except (AuthenticationError, ScopeBlocked):

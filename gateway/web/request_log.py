@@ -5,22 +5,19 @@ whoever answered: both leave it in the request's state.
 """
 
 import time
-from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.call_log import RequestRecord, request_line
+from gateway.call_log import Lines, RequestRecord, request_line
 from gateway.web.request_id import new_request_id
 
 _PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked every few seconds by machines: only where they are refused or fail is there something to tell."""
 
 
-async def serve_logged(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, log_line: Callable[[str], None]
-) -> None:
-    """Serve one request and give `log_line` its line. Every answer has an `x-request-id`, which is in the line."""
+async def serve_logged(app: ASGIApp, scope: Scope, receive: Receive, send: Send, lines: Lines) -> None:
+    """Serve one request and give `lines` its line. Every answer has an `x-request-id`, which is in the line."""
     began_at = time.perf_counter()
     state = scope.setdefault("state", {})
     record = RequestRecord(new_request_id(), scope["method"], scope["path"])
@@ -37,4 +34,6 @@ async def serve_logged(
         record.error, record.role = state.get("error"), state.get("role")
         record.principal = state.get("principal")
         if record.path not in _PROBES or record.status != 200:
-            log_line(request_line(record, time.perf_counter() - began_at))
+            is_known = record.principal is not None or record.role is not None
+            write = lines.of_caller if is_known else lines.of_stranger
+            write(request_line(record, time.perf_counter() - began_at))

@@ -19,7 +19,7 @@ log = logging.getLogger("gateway.call")  # whose records are lines already
 
 TWO_KINDS = """
 async def main():
-    write_soon = configure_logging(turn)
+    write_soon = configure_logging(turn).of_caller
     for _ in range(200):
         log.info(sys.argv[2] * 20_000)
         write_soon(sys.argv[2] * 3_000)
@@ -29,7 +29,7 @@ asyncio.run(main())
 
 IN_TURN = """
 async def main():
-    write_soon = configure_logging(turn if sys.argv[2] == "shared" else None)
+    write_soon = configure_logging(turn if sys.argv[2] == "shared" else None).of_caller
     for number in range(0, 1000, 2):
         write_soon(str(number))
         log.info(number + 1)
@@ -39,7 +39,7 @@ asyncio.run(main())
 
 NOBODY_READS = """
 async def main():
-    write_soon = configure_logging(turn if sys.argv[2] == "shared" else None)
+    write_soon = configure_logging(turn if sys.argv[2] == "shared" else None).of_caller
     output = select.poll()
     output.register(sys.stdout.fileno(), select.POLLOUT)
     for number in range(1000):
@@ -57,14 +57,26 @@ async def main():
 asyncio.run(main())
 """
 
-REFUSALS = """
+STOPPED = """
+import json
+from collections import Counter
 from gateway.call_log import log_refused
 
 async def main():
-    configure_logging()
-    for number in range(50_000):
-        log_refused(400, "invalid_request", "192.0.2.1")
-    print("the loop goes on", file=sys.stderr, flush=True)
+    lines = configure_logging(turn if sys.argv[2] == "shared" else None)
+    dropped = Counter()
+    lines.on_dropped = lambda whose: dropped.update([whose])
+    for number in range(5_000):
+        log_refused("req-1", 400, "invalid_request", "192.0.2.1")
+        lines.of_stranger('{"event":"request"}')
+        await asyncio.sleep(0)
+    for number in range(25_000):
+        lines.of_caller('{"event":"call","number":%d}' % number)
+    log.info("x" * 1_000_000)
+    await asyncio.to_thread(logging.getLogger("a thread").warning, "y" * 1_000_000)
+    for _ in range(3):
+        await asyncio.sleep(0.01)  # a timer that ends after that of the lines
+    print(json.dumps(dropped), file=sys.stderr, flush=True)
     await asyncio.to_thread(sys.stdin.read)
 asyncio.run(main())
 """
@@ -83,7 +95,7 @@ asyncio.run(main())
 
 CLOSED = """
 async def main():
-    write_soon = configure_logging()
+    write_soon = configure_logging().of_caller
     sys.stdin.read()
     for _ in range(3):
         write_soon("nobody will read this")
@@ -127,19 +139,36 @@ def test_calls_and_records_stand_in_the_order_they_came(tmp_path: Path, reposito
 
 @pytest.mark.parametrize("output", ["shared", "alone"])
 def test_while_nobody_reads_the_loop_goes_on_and_no_line_is_lost(tmp_path: Path, repository: Path, output: str) -> None:
-    """A collector of logs that hangs must not stop calls; past the bound of what waits, and at the end, it may."""
+    """A collector of logs that hangs for a while must not stop calls, nor cost them their lines."""
     with started(NOBODY_READS, tmp_path, output, repository) as writer:
         assert "the loop goes on\n" == told_by(writer)
         text, _ = writer.communicate(timeout=60)
     assert [f"{number:0500}" for number in range(5000)] == text.splitlines()
 
 
-def test_what_was_refused_never_waits_for_whoever_reads_the_log(tmp_path: Path, repository: Path) -> None:
-    """Anybody can have such lines written: they are dropped once too many wait, and the gateway goes on."""
-    with started(REFUSALS, tmp_path, "alone", repository) as writer:
-        assert "the loop goes on\n" == told_by(writer)
+@pytest.mark.parametrize("output", ["shared", "alone"])
+def test_of_a_reader_that_has_stopped_only_lines_are_lost(tmp_path: Path, repository: Path, output: str) -> None:
+    """The loop goes on, whatever is told. Strangers' lines take no room from calls'; each that is lost is counted, and
+    the log itself says how many."""
+    with started(STOPPED, tmp_path, output, repository) as writer:
+        dropped = json.loads(told_by(writer))
         text, _ = writer.communicate(timeout=60)
-    assert {"refused"} == {json.loads(line)["event"] for line in text.splitlines()}
+    *lines, last = map(json.loads, text.splitlines())
+    calls = [line["number"] for line in lines if line["event"] == "call"]
+    strangers = [line for line in lines if line["event"] != "call"]
+    assert list(range(len(calls))) == calls
+    assert len(calls) >= 20_000
+    assert (25_000 + 2 - len(calls), 10_000 - len(strangers)) == (dropped["caller"], dropped["stranger"])
+    assert f"{sum(dropped.values())} lines are left out" in last["message"]
+
+
+def test_the_end_does_not_wait_for_a_reader_that_has_stopped(tmp_path: Path, repository: Path) -> None:
+    """A gateway that is told to end must end."""
+    with started(STOPPED, tmp_path, "alone", repository) as writer:
+        assert told_by(writer)
+        assert writer.stdin is not None
+        writer.stdin.close()
+        assert 0 == writer.wait(timeout=60)
 
 
 def test_where_nobody_will_read_any_more_the_loop_goes_on(tmp_path: Path, repository: Path) -> None:

@@ -5,16 +5,19 @@ import re
 import secrets
 import socket
 import string
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import httpx
 import pytest
 
 from tests.e2e.client import CHAT, send
 from tests.e2e.waiting import until
 from tests.hostile.conftest import Target
-from tests.stack import ADMIN_KEY, ROOT, chat
+from tests.stack import ADMIN_KEY, ROOT, Process, chat
 
 FORGED = '{"at":"2026-11-21T20:00:00.123Z","event":"call","request_id":"req-forged","cost_nano_usd":0}'
 HOSTILE = {
@@ -121,6 +124,35 @@ def test_made_up_models_and_paths_add_no_series(target: Target) -> None:
         ask(target, [page(made_up()) for _ in range(1000)])
     send(target.gateway.url, CHAT, chat(), target.neighbour)
     assert before == series(target)
+
+
+class Unread(Process):
+    """Once it listens nobody reads its output, until `read_on` is set."""
+
+    def __init__(self, command: str, *args: str, env: Mapping[str, str] | None = None) -> None:
+        self.read_on = threading.Event()
+        super().__init__(command, *args, env=env)
+
+    def _told(self) -> None:
+        self.read_on.wait()
+
+    def stop(self) -> int:
+        self.read_on.set()
+        return super().stop()
+
+
+def test_a_log_that_nobody_reads_stops_no_call(target: Target) -> None:
+    """And whoever has no key may ask for what is not there as often as it likes: a call keeps its line."""
+    gateway = target.stack.gateway_of(Unread, None, {})
+    ask(replace(target, gateway=gateway), [b"GET /made-up HTTP/1.1\r\nhost: a\r\n\r\n"] * 2_500)
+    calls = [send(gateway.url, CHAT, chat(), target.neighbour) for _ in range(10)]
+    assert {200} == {call.status for call in calls}
+    metrics = httpx.get(f"{gateway.url}/metrics", headers={"authorization": f"Bearer {ADMIN_KEY}"}).text
+    counts = dict(re.findall(r'^gateway_log_lines_dropped_total{whose="(.+)"} (.+)$', metrics, re.MULTILINE))
+    assert 0 == float(counts["caller"]) < float(counts["stranger"])
+    gateway.read_on.set()
+    until(lambda: f"{float(counts['stranger']):.0f} lines are left out above" in gateway.output)
+    assert set() == {call.request_id for call in calls if call.request_id not in gateway.output}
 
 
 def made_up() -> str:
