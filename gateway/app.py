@@ -32,6 +32,7 @@ from gateway.parts import (
     metrics_of,
     poll_rules_of,
     proxies_of,
+    room_of,
     scrape_bounds_of,
     upstream_of,
 )
@@ -69,7 +70,7 @@ from gateway.web.credits import CreditDesk
 from gateway.web.dataplane import JOBS, OPENAI_IMAGES, estimated, path_table
 from gateway.web.door import Door
 from gateway.web.estimates import ESTIMATE, Estimates
-from gateway.web.exchange import Exchange, Line
+from gateway.web.exchange import Exchange
 from gateway.web.folding import relay_of
 from gateway.web.health import Health
 from gateway.web.http import answer_gateway_error, answer_http_error
@@ -77,6 +78,7 @@ from gateway.web.image_relay import ImageRelay
 from gateway.web.job_watch import JobGlance, JobWatch
 from gateway.web.leaked_keys import KeyInURL
 from gateway.web.leases import Reaper, RunningCalls
+from gateway.web.line import Line
 from gateway.web.me import Me
 from gateway.web.models import Models
 from gateway.web.openapi.document import Reference
@@ -137,8 +139,7 @@ class Gateway:
         self._hot = MultiplexedScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
         ledger = Ledger(self._redis, self._hot, calendar, settings.lease_s, self._hot)
         jobs, self._scopes = Jobs(self._redis, scripts), Scopes(self._redis, scripts)
-        tasks, counter = Tasks(), Counter()
-        keys = {DEFAULT_ORG: UpstreamKey(settings.upstream_api_key)}
+        tasks, counter, keys = Tasks(), Counter(), {DEFAULT_ORG: UpstreamKey(settings.upstream_api_key)}
         principals, bad_keys = Principals(self._hot.get), BadKeys(proxies_of(settings))
         auth = Authenticator(principals, self._scopes, admin_key, keys, DEFAULT_ORG, calendar, bad_keys)
         self._spool = Spool(Path(settings.data_dir) / "spool")
@@ -160,6 +161,7 @@ class Gateway:
             Refusals(self._redis, calendar),
             call_limits_of(settings),
             counter,
+            room_of(settings, metrics),
         )
         self._desk = JobDesk(poll_rules_of(settings), self.services)
         self._billed = (*endpoints_of(settings), *extra_endpoints)
@@ -211,7 +213,7 @@ class Gateway:
             await self._lifespan(receive, send)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await serve_bounded(self._router, scope, receive, send, self.services.limits.body_timeout_s)
+        await serve_bounded(self._router, scope, receive, send, self.services.limits.body_timeout_s, self.services.room)
 
     def drain(self) -> None:
         """Take no new calls: running streams may finish within the grace time."""

@@ -263,6 +263,7 @@ class Metrics:
     def _make_gauges(self) -> None:
         self.calls_in_flight = self._gauge("gateway_calls_in_flight", "Calls being served.")
         self.streams_in_flight = self._gauge("gateway_streams_in_flight", "Answers being streamed.")
+        self.bodies_bytes = self._gauge("gateway_bodies_in_hand_bytes", "Of large requests.")
         self.settlements_owed = self._gauge("gateway_settlements_owed", "Calls ended and not yet posted.")
         self.spool_entries = self._gauge("gateway_spool_entries", "Postings kept on disk until the ledger answers.")
 

@@ -14,7 +14,9 @@ from gateway.upstream.choice import leg_to
 from gateway.upstream.leg import UpstreamLeg
 from gateway.web.dataplane import IMAGE_ERROR_FIELDS, JOBS, endpoints
 from gateway.web.door import DoorRules
+from gateway.web.pages import PAGE_BODY_BYTES_MAX
 from gateway.web.polls import PollRules
+from gateway.web.room import Room
 from gateway.web.services import CallLimits
 from gateway.wire.call import Endpoint
 from gateway.wire.chat import ChatRules
@@ -69,6 +71,11 @@ def door_rules_of(settings: Settings) -> DoorRules:
         head_timeout_s=settings.head_timeout_s,
         write_timeout_s=settings.client_write_timeout_s,
     )
+
+
+def room_of(settings: Settings, metrics: Metrics) -> Room:
+    largest_bytes = max(settings.body_bytes_max, PAGE_BODY_BYTES_MAX)
+    return Room(max(settings.bodies_bytes_max, largest_bytes), largest_bytes, metrics.bodies_bytes.inc)
 
 
 def poll_rules_of(settings: Settings) -> PollRules:

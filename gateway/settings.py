@@ -118,6 +118,8 @@ class Settings:
     """Calls of the data plane that one process serves at a time; more are refused."""
     body_bytes_max: int = 33_554_432
     """A request's body."""
+    bodies_bytes_max: int = 268_435_456
+    """All bodies above 64 KiB that one process has in hand; half of it those of one user. More are refused."""
     whole_answer_bytes_max: int = 8_388_608
     """An upstream's answer that is not a stream."""
     drain_bytes_max: int = 67_108_864
@@ -230,6 +232,10 @@ def _check(settings: Settings) -> None:
         ) from None
     if not _is_http_url(settings.upstream_base_url):
         raise SettingsError("MINITOOLAI_BASE_URL (upstream_base_url) must be a URL such as https://minitoolai.com")
+    if settings.bodies_bytes_max < settings.body_bytes_max:
+        raise SettingsError(
+            f"bodies_bytes_max ({settings.bodies_bytes_max}) must be body_bytes_max ({settings.body_bytes_max}) or more"
+        )
     for name in ("chat_path", "image_path", "job_path"):
         if not getattr(settings, name).startswith("/"):
             raise SettingsError(f"{name} must begin with a slash")

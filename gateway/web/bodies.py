@@ -3,20 +3,30 @@
 import asyncio
 from typing import cast
 
+from gateway.billing.principal import Principal
 from gateway.web.exchange import Exchange
-from gateway.web.services import CallLimits
+from gateway.web.services import Services
 from gateway.wire.strictjson import JSONObject, decode, decode_in_steps
 
 _READ_AT_ONCE_BYTES = 128 * 1024
 """So much is decoded, inspected and encoded in about a millisecond."""
 
 
-async def read_fields(exchange: Exchange, limits: CallLimits) -> JSONObject:
+_READ_ALONE_BYTES = 1024 * 1024
+"""Above, a body and what is made of it take so much memory that one is read at a time."""
+
+
+async def read_fields(exchange: Exchange, services: Services, principal: Principal) -> JSONObject:
     """The body as a JSON object. Raises what `Exchange.json_body` raises; InvalidJSON, DuplicateKey."""
-    body = await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s)
+    limits = services.limits
+    whose = principal.user or principal.key
+    body = await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s, services.room, whose)
     if len(body) <= _READ_AT_ONCE_BYTES:
         return decode(body)
-    return await _decoded_between_others(body)
+    if len(body) <= _READ_ALONE_BYTES:
+        return await _decoded_between_others(body)
+    async with services.room.turn:
+        return await _decoded_between_others(body)
 
 
 async def _decoded_between_others(body: bytes) -> JSONObject:

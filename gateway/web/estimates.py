@@ -51,7 +51,7 @@ class Estimates:
         principal = await services.auth.principal(exchange.header(b"authorization"), exchange.header(b"x-api-key"))
         record.principal = principal
         await tell_standing(exchange, services, principal)
-        fields = await read_fields(exchange, services.limits)
+        fields = await read_fields(exchange, services, principal)
         endpoint = self._endpoint_of(fields)
         tags_of(
             exchange.headers(TAGS_HEADER)

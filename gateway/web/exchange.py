@@ -8,19 +8,18 @@ cancelled because a client leaves: the settlement behind it would be lost (ADR 0
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from gateway.billing.errors import GatewayError, Overloaded, RequestTimeout
 from gateway.billing.money import format_usd
 from gateway.web.errors import Header, body_too_large, error_answer
+from gateway.web.line import Line
+from gateway.web.room import SMALL_BODY_BYTES, Place, Room
 from gateway.wire.answer_head import head_of
 from gateway.wire.request_head import check_json
 
 _HASTY_WRITE_S = 1.0
 UNREAD_BYTES_KEPT = 65_536
 """An error answered before a body of at most this size was read keeps the connection."""
-_UNASKED_BYTES_MAX = 65_536
-"""So much of a body is taken from the connection before somebody reads it."""
 _BODY_BYTES_PER_S = 65_536
 """So much of a body earns it another second: a picture of 20 MB over a slow line is no attack, a byte a second is."""
 _NOR_SOON = ", and slower than 64 KiB a second; send it faster, or less in one call."
@@ -29,45 +28,6 @@ _BODILESS = (204, 304)
 
 class ClientLeft(Exception):
     """The client closed the connection before its request was whole: there is nobody to answer."""
-
-
-class Line(Protocol):
-    """One request on the client's connection, and the way back. `headers`: names in lower case, as they came."""
-
-    method: str
-    headers: Sequence[Header]
-    fields: Mapping[bytes, bytes]
-    """The headers by name; of those that may stand more than once, the first."""
-    keep_alive: bool
-    """Whether the connection serves another request after this one."""
-    is_http_1_0: bool
-    expects_continue: bool
-    """Whether the client waits for "100 Continue" before it sends the body."""
-
-    write: Callable[[bytes], None]
-    """Hands bytes over; never waits."""
-
-    @property
-    def peer(self) -> str | None:
-        """The address that is connected; None where it has none."""
-
-    def is_full(self) -> bool:
-        """Whether the client has stopped taking what was written."""
-
-    async def emptied(self) -> None:
-        """Wait until it takes more, or is gone."""
-
-    def read_on(self, wanted: bool) -> None:
-        """Read from the client, or stop for now."""
-
-    def standing_headers(self) -> Sequence[Header]:
-        """What every answer of this server says (its date)."""
-
-    def end(self) -> None:
-        """The answer is written: serve the next request, or close."""
-
-    def abort(self) -> None:
-        """Close at once; what was not sent is lost."""
 
 
 class Exchange:
@@ -89,7 +49,8 @@ class Exchange:
     _from_half = False
     _is_half_closed = False
     _body_bytes = 0
-    _body_bytes_max = _UNASKED_BYTES_MAX
+    _body_bytes_max = SMALL_BODY_BYTES  # so much is taken from the connection before somebody reads it
+    _place: Place | None = None
     _fault: GatewayError | None = None
     _reader: asyncio.Future[None] | None = None
     _waiting: asyncio.Timeout | None = None
@@ -118,24 +79,30 @@ class Exchange:
         """Who is connected, and whom X-Forwarded-For says to stand behind."""
         return self._line.peer, b",".join(self.headers(b"x-forwarded-for")).decode("latin-1")
 
-    async def json_body(self, body_bytes_max: int, timeout_s: float) -> bytes:
-        """Read the whole body.
+    async def json_body(
+        self, body_bytes_max: int, timeout_s: float, room: Room | None = None, whose: str = ""
+    ) -> bytes:
+        """Read the whole body. A large one takes its place in the `room`, until `sent_on` or `close`.
 
         Raises UnsupportedMediaType, RequestTooLarge (declared or counted, and reads no further), RequestTimeout,
-        InvalidRequest (its framing is broken), ClientLeft.
+        InvalidRequest (its framing is broken), Overloaded (there is no room; it reads no further), ClientLeft.
         """
         check_json(self.header(b"content-type"), self.header(b"content-encoding"))
         declared = self.header(b"content-length")
         if declared is not None and int(declared) > body_bytes_max:
             raise body_too_large(body_bytes_max)
-        if not self.whole:
+        if not self.whole or self._body_bytes > SMALL_BODY_BYTES:
+            self._place = room.place_of(whose) if room else None
             await self._arrived(body_bytes_max, timeout_s)
         if self._body_bytes > body_bytes_max:
             raise body_too_large(body_bytes_max)
-        if self._body_bytes > _UNASKED_BYTES_MAX:
-            self._line.read_on(True)  # else nobody would hear of a client that leaves
         body, self._body = self._body, []
         return body[0] if len(body) == 1 else b"".join(body)
+
+    def sent_on(self, kept_bytes: int) -> None:
+        """So much of the body is still in hand: what was made of the rest has left."""
+        if self._place is not None:
+            self._place.resize(kept_bytes)
 
     def watch(self, on_gone: Callable[[], None], *, from_half: bool = False) -> None:
         """Call `on_gone` once, should the client leave before the answer is finished.
@@ -246,7 +213,9 @@ class Exchange:
         self._on_gone = None
 
     def close(self) -> None:
-        """An answer that was not brought to its end ends the connection."""
+        """The exchange is over. An answer that was not brought to its end ends the connection."""
+        if self._place is not None:
+            self._place.leave()
         if not self.finished:
             self._head = b""
             self._line.abort()
@@ -261,9 +230,8 @@ class Exchange:
         self._body.append(data)
         if self._due_s is not None and self._waiting is not None and not self._hasty:
             self._waiting.reschedule(self._due_s + self._body_bytes / _BODY_BYTES_PER_S)
-        if self._body_bytes > self._body_bytes_max:
-            self._line.read_on(False)
-            self._wake()
+        if self._body_bytes > SMALL_BODY_BYTES:
+            self._grew_large()
 
     def request_ended(self) -> None:
         """The request is whole."""
@@ -290,11 +258,13 @@ class Exchange:
     # Within
 
     async def _arrived(self, body_bytes_max: int, timeout_s: float) -> None:
-        """Wait until the request is whole, or is above the bound."""
-        if self._line.expects_continue:
+        """Wait until the request is whole, above the bound, or without room."""
+        if self._line.expects_continue and not self.whole:
             self._line.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._body_bytes_max = body_bytes_max
-        self._line.read_on(True)
+        self._line.read_on(True)  # also where all is there: else nobody would hear of a client that leaves
+        if self._body_bytes > SMALL_BODY_BYTES:
+            self._grew_large()
         began = time.perf_counter()
         wait_s = min(timeout_s, _HASTY_WRITE_S) if self._hasty else timeout_s + self._body_bytes / _BODY_BYTES_PER_S
         self._due_s = asyncio.get_running_loop().time() + timeout_s
@@ -312,6 +282,16 @@ class Exchange:
             raise ClientLeft
         if self._fault is not None:
             raise self._fault
+
+    def _grew_large(self) -> None:
+        """More came of a body that is no small one: it needs room, and is not read on past its bound."""
+        refusal = self._place.resize(self._body_bytes) if self._place else None
+        if refusal:
+            self._fault = refusal
+            self._body.clear()
+        if refusal or self._body_bytes > self._body_bytes_max:
+            self._line.read_on(False)
+            self._wake()
 
     async def _emptied(self) -> None:
         began = time.perf_counter()

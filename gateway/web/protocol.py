@@ -22,7 +22,8 @@ from uvicorn.server import ServerState
 from gateway.billing.errors import GatewayError, InvalidRequest, Overloaded
 from gateway.web.connection import ClientConnection
 from gateway.web.door import Door, DoorRules
-from gateway.web.exchange import Exchange, Line
+from gateway.web.exchange import Exchange
+from gateway.web.line import Line
 from gateway.web.turn import Handler, PageWay, Turn
 from gateway.wire.request_head import HEAD_BYTES_MAX, check_line, check_size, checked_fields, head_bytes, too_large
 from gateway.wire.stray_keys import holds_key

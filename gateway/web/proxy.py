@@ -64,20 +64,17 @@ class Proxy:
         )
         record.principal = principal
         try:
-            fields = await read_fields(exchange, self._services.limits)
-            priced, hold = await self._held(exchange, fields, principal, record)
+            held = await self._held(exchange, await read_fields(exchange, self._services, principal), principal, record)
         except GatewayError as error:
             if exchange.told is None and not isinstance(error, LedgerUnavailable):
                 # Refused before admission. A revoked or blocked key hears that first, whatever its request says.
                 await tell_standing(exchange, self._services, principal)
             raise
-        if isinstance(hold, KeptAnswer):
+        if isinstance(held, KeptAnswer):
             exchange.cost_nano_usd = None
-            await exchange.answer(hold.status, hold.headers, hold.body)
+            await exchange.answer(held.status, held.headers, held.body)
             return
-        record.hold_nano_usd = hold.amount_nano_usd
-        held = HeldCall(priced.call, priced.price, hold, record)
-        await self._new_relay(priced.presentation, self._endpoint, self._services, exchange, held).run()
+        await held.run()
 
     def _refuse_at_the_door(self, exchange: Exchange) -> None:
         if exchange.method != "POST":
@@ -87,15 +84,22 @@ class Proxy:
 
     async def _held(
         self, exchange: Exchange, fields: JSONObject, principal: Principal, record: CallRecord
-    ) -> tuple[PricedCall, HoldRequest | KeptAnswer]:
-        """Price the call and hold what it can cost; once more where another price list is in force by now."""
+    ) -> Running | KeptAnswer:
+        """Price the call and hold what it can cost; once more where another price list is in force by now.
+
+        What is returned is all that stays of the request: what it was read into may be many times larger.
+        """
         prices = self._services.prices.latest(principal.org)
         for _ in range(2):
             priced = self._priced(exchange, fields, prices)
             record.kind, record.model = priced.call.kind, priced.call.model
             hold = await self._hold(exchange, priced, principal)
+            if isinstance(hold, KeptAnswer):
+                return hold
             if not isinstance(hold, StalePrice):
-                return priced, hold
+                record.hold_nano_usd = hold.amount_nano_usd
+                held = HeldCall(priced.call, priced.price, hold, record)
+                return self._new_relay(priced.presentation, self._endpoint, self._services, exchange, held)
             prices = await self._services.prices.turn_to(principal.org, hold.version)
         raise LedgerUnavailable("Prices are changing at this moment; send the call again. Nothing was billed.")
 

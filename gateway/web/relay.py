@@ -41,6 +41,7 @@ from gateway.upstream.leg import (
 from gateway.web.errors import Header, coded_failure, error_body, passed_failure, unfit_status
 from gateway.web.exchange import Exchange
 from gateway.web.repeats import AnswerCopy
+from gateway.web.room import SMALL_BODY_BYTES
 from gateway.web.services import Services
 from gateway.web.settlement import Ending
 from gateway.wire.call import Call, Endpoint
@@ -72,7 +73,8 @@ class Relay:
         self._services = services
         self._limits = services.limits
         self._exchange = exchange
-        self._call, self._price, self._hold, self._record = held.call, held.price, held.hold, held.record
+        self._call, self._body = held.call.apart(SMALL_BODY_BYTES)
+        self._price, self._hold, self._record = held.price, held.hold, held.record
         self._meter = endpoint.new_meter(held.call)
         self._ending = Ending(services.settlements, held.hold)
         self._copy_of_answer = AnswerCopy() if held.hold.claim else None
@@ -112,10 +114,10 @@ class Relay:
 
     async def _send(self) -> UpstreamAnswer:
         path, request_id = self._endpoint.upstream_path, self._exchange.request_id.encode()
-        request = UpstreamRequest(path, self._key.headers, request_id, self._call.body)
+        request = UpstreamRequest(path, self._key.headers, request_id, self._body)
         self._record.sent_at = time.perf_counter()
         try:
-            return await self._services.upstream.send(request, self._cutoff)
+            answer = await self._services.upstream.send(request, self._cutoff)
         except PoolExhausted:
             await self._post(RELEASE)
             raise Overloaded("All connections to the upstream are in use; try again.", retry_after_s=1) from None
@@ -125,6 +127,15 @@ class Relay:
             raise UpstreamError("The upstream cannot be reached; nothing was billed. Try again later.") from None
         except NoAnswer as fault:
             raise await self._no_answer(fault) from None
+        if not self._call.body:  # it is large
+            self._forget_body()
+        return answer
+
+    def _forget_body(self) -> None:
+        """It was sent, and its answer may take an hour."""
+        self._body = b""
+        prompt = self._call.prompt
+        self._exchange.sent_on(sum(map(len, prompt.texts)) if prompt else 0)
 
     async def _pass_on(self, answer: UpstreamAnswer) -> None:
         """By status: refused us, failed, or succeeded; a success by form: an event stream, or anything else whole."""

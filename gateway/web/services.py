@@ -17,6 +17,7 @@ from gateway.store.refusals import Refusals
 from gateway.upstream.leg import UpstreamLeg
 from gateway.web.auth import Authenticator
 from gateway.web.leases import RunningCalls
+from gateway.web.room import Room
 from gateway.web.settlement import Settlements, Tasks
 from gateway.wire.call import Call
 from gateway.wire.charge import counted_bound
@@ -75,6 +76,7 @@ class Services:
     refusals: Refusals
     limits: CallLimits
     counter: Counter
+    room: Room
     counting_admissions: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="count"))
     """Waits for the counter, one admission at a time."""
     draining: bool = False

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.web.errors import Header
-from gateway.web.exchange import Exchange, Line
+from gateway.web.exchange import Exchange
+from gateway.web.line import Line
 
 if TYPE_CHECKING:
     from gateway.web.protocol import GatewayProtocol

@@ -76,6 +76,10 @@ class Call(NamedTuple):
     prompt: PromptText | None = None
     completion_tokens_max: int = 0
 
+    def apart(self, body_bytes_max: int) -> tuple["Call", bytes]:
+        """The call and its body; a larger one is taken out, for whoever remembers calls to their end."""
+        return (self if len(self.body) <= body_bytes_max else self._replace(body=b"")), self.body
+
 
 class Outcome(NamedTuple):
     """What an answer, or the part of it that was seen so far, proves.
