@@ -11,11 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-Who = Literal["anyone", "holder", "reader", "writer", "scraper", "visitor"]
+Who = Literal["anyone", "holder", "viewer", "manager", "reader", "writer", "scraper", "visitor"]
 """Who may use a route.
 
 anyone: no key is asked for, and nothing of anybody's is shown.
 holder: whoever sends a good sub-key, of any role; sees what is that key's own.
+viewer: every role, each as far as its reach (`billing.reach`). manager: roles that change what is in their reach.
 reader: roles that read the whole organisation. writer: the role that changes it.
 scraper: whoever sends the metrics token or the administrator's key.
 visitor: whoever has logged in to the dashboard; `dashboard.visitors` says what each sees.

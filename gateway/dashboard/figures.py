@@ -22,10 +22,8 @@ from gateway.store.refusals import Refusals
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 
-_PAGE = 100  # decoded without a pause, and the calls on this loop wait meanwhile
-_PAGES_MAX = 200
 _ENTRIES_SCANNED_MAX = 5_000
-_ENTRIES_AT_ONCE = 250  # the same
+_ENTRIES_AT_ONCE = 250  # decoded without a pause, and the calls on this loop wait meanwhile
 _STATES_AT_ONCE = 100  # the same
 SCOPES_LOOKED_AT_MAX = 20_000
 NEARLY_FULL_PERMILLE = 800
@@ -149,18 +147,12 @@ class Figures:
         self, org: str, kind: ScopeKind, *, after: str, count: int, team: str | None = None, user: str | None = None
     ) -> tuple[list[ScopeRow], str | None]:
         """Up to `count` scopes behind an id, of one team or user where one is named; where the next page begins."""
-        rows: list[ScopeRow] = []
-        for _ in range(_PAGES_MAX):
-            found = await self._scopes.page(org, kind, after=after, limit=_PAGE)
-            for row in found:
-                after = row[0].id
-                if team in (None, row[0].team) and user in (None, row[0].user):
-                    rows.append(row)
-                if len(rows) == count:
-                    return rows, after
-            if len(found) < _PAGE:
-                return rows, None
-        return rows, after
+        scopes: list[Scope] = []
+        async for scope in self._scopes.owned(org, kind, team=team, user=user, after=after):
+            scopes.append(scope)
+            if len(scopes) == count:
+                break
+        return await self._scopes.several(org, scopes), scopes[-1].id if len(scopes) == count else None
 
     async def foremost(self, org: str, kind: ScopeKind, now_ms: int, *, scopes: int, budgets: int) -> Foremost:
         """Look at every scope of a kind, `SCOPES_LOOKED_AT_MAX` of them at most, and name those that stand out.

@@ -1,17 +1,16 @@
 """Who visits, and what of the organisation they may see.
 
-Laws:
-- Administrators and auditors see everything; a team's administrator sees the team, its users and its keys.
-- A member sees their own key and their own user, and of their team its budgets; never the organisation's amounts.
+How far each reaches is the control plane's rule, too (`billing.reach`). Laws:
+- A page shows the budgets of what is above its scope, a member's of their team as well; never the organisation's
+  amounts to those who do not reach it.
 - What a visitor may not see does not exist for them: the answer is 404, whether or not it is there.
 """
 
 from typing import Protocol
 
 from gateway.billing.principal import Principal, Role, Scope
+from gateway.billing.reach import Reach, reach_of
 from gateway.billing.scope import ScopeSettings
-
-_SEE_ALL: frozenset[Role] = frozenset({"admin", "auditor"})
 
 
 class Visitor(Protocol):
@@ -41,36 +40,28 @@ class Door(Protocol):
 
 
 def sees_all(visitor: Visitor) -> bool:
-    return visitor.role in _SEE_ALL or visitor.principal is None
+    return _reach(visitor).is_whole
 
 
 def team_of(visitor: Visitor) -> str | None:
     """The one team whose users and keys a visitor may list; None: all teams. Not for members, who list nothing."""
-    return None if sees_all(visitor) or visitor.principal is None else visitor.principal.team
+    home = home_of(visitor)
+    return home.id if home.kind == "team" else None
 
 
 def lists_scopes(visitor: Visitor) -> bool:
     """Whether there are lists of teams, users and keys for this visitor."""
-    return sees_all(visitor) or visitor.role == "team_admin"
+    return home_of(visitor).kind != "key"
 
 
 def home_of(visitor: Visitor) -> Scope:
     """The scope that the first page is about."""
-    if sees_all(visitor) or visitor.principal is None:
-        return Scope("organisation", visitor.org)
-    if visitor.role == "team_admin":
-        return Scope("team", visitor.principal.team)
-    return Scope("key", visitor.principal.key)
+    return _reach(visitor).home
 
 
 def may_open(visitor: Visitor, settings: ScopeSettings) -> bool:
     """Whether a visitor may see a scope's own page: its spending, requests and refusals."""
-    if sees_all(visitor) or visitor.principal is None:
-        return True
-    who = visitor.principal
-    if visitor.role == "team_admin":
-        return settings.scope == Scope("team", who.team) or settings.team == who.team
-    return settings.scope == Scope("key", who.key) or (settings.kind == "user" and settings.id == who.user)
+    return _reach(visitor).covers(settings)
 
 
 def budgets_shown(visitor: Visitor, settings: ScopeSettings) -> tuple[Scope, ...]:
@@ -78,3 +69,7 @@ def budgets_shown(visitor: Visitor, settings: ScopeSettings) -> tuple[Scope, ...
     organisation = (Scope("organisation", visitor.org),) if sees_all(visitor) else ()
     own = () if settings.kind == "organisation" else (settings.scope,)
     return (*organisation, *settings.parents(), *own)
+
+
+def _reach(visitor: Visitor) -> Reach:
+    return reach_of(visitor.role, visitor.org, visitor.principal)

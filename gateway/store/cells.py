@@ -55,6 +55,9 @@ class Measures:
             self.flagged + other.flagged,
         )
 
+    def __sub__(self, other: "Measures") -> "Measures":
+        return self + Measures(*(-getattr(other, each.name) for each in fields(other)))
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:

@@ -58,7 +58,7 @@ class Reports:
                 yield cell
             return
         async for cell in self.cells(org, axis, *fitting, ids):
-            yield replace(cell, period=cell.period[:7]) if grain == "month" else cell
+            yield _by_month(cell) if grain == "month" else cell
 
     def has_cells(self, axis: str, from_ms: int, to_ms: int, grain: str = "") -> bool:
         """Whether such a report is read from cells, however long ago it was, and not from the ledger's entries."""
@@ -83,10 +83,41 @@ class Reports:
         async for cell in read_cells(self._redis, Keys(org), axis, grain, periods, ids):
             yield cell
 
-    async def cells_between(
-        self, org: str, axis: str, from_ms: int, to_ms: int, grain: str, ids: Collection[str] | None = None
+    async def of_team(
+        self, org: str, team: str, axis: str, ids: Collection[str], from_ms: int, to_ms: int, grain: str
     ) -> AsyncIterator[Cell]:
-        """The same for any half-open interval: read from the ledger's entries.
+        """The same as `over` of the users or keys of one team (`ids`: all that it has), and under "" what the team has
+        beside theirs: calls of keys without a user, adjustments of its own.
+
+        Exact up to the checkpoint, if that was the same before and behind it.
+        """
+        fitting = self._fitting(axis, from_ms, to_ms, grain)
+        if fitting is None:
+            async for cell in self.cells_between(org, axis, from_ms, to_ms, grain or "day", team=team):
+                yield cell
+            return
+        rest: dict[tuple[str, str, str], Measures] = defaultdict(Measures)
+        async for cell in read_cells(self._redis, Keys(org), "team", *fitting, (team,)):
+            rest[cell.period, cell.model, cell.kind] += cell.measures
+        async for cell in read_cells(self._redis, Keys(org), axis, *fitting, ids):
+            rest[cell.period, cell.model, cell.kind] -= cell.measures
+            yield _by_month(cell) if grain == "month" else cell
+        for (period, model, kind), measures in rest.items():
+            if measures != Measures():
+                cell = Cell(period, "", model, kind, measures)
+                yield _by_month(cell) if grain == "month" else cell
+
+    async def cells_between(
+        self,
+        org: str,
+        axis: str,
+        from_ms: int,
+        to_ms: int,
+        grain: str,
+        ids: Collection[str] | None = None,
+        team: str | None = None,
+    ) -> AsyncIterator[Cell]:
+        """The same for any half-open interval: read from the ledger's entries, of one team if one is named.
 
         An entry counts at the instant its call was admitted, or later (ADR 0020), and is posted no earlier; nor is it
         posted after its month has closed. Raises InvalidRequest: entries of that time were trimmed.
@@ -102,7 +133,8 @@ class Reports:
             if entry.at_ms >= closed_ms:
                 break
             at_ms = counts_at_ms(self._calendar, entry)
-            owners = owners_of(entry, axis) if from_ms <= at_ms < to_ms else ()
+            counts = from_ms <= at_ms < to_ms and team in (None, entry.team)
+            owners = owners_of(entry, axis) if counts else ()
             for owner in owners:
                 if ids is None or owner in ids:
                     period = period_of(self._calendar, at_ms, grain)
@@ -120,11 +152,15 @@ class Reports:
             applied += count
         return applied
 
+    async def checkpoint(self, org: str) -> bytes:
+        """The last entry that is in the cells."""
+        with TranslatedFaults():
+            return cast(bytes, await self._redis.get(Keys(org).checkpoint) or b"0-0")
+
     async def apply_batch(self, org: str) -> int | None:
         """Apply the next entries; returns how many (0: somebody else did), or None where all are applied."""
         keys, applied = Keys(org), 0
-        with TranslatedFaults():
-            checkpoint = cast(bytes, await self._redis.get(keys.checkpoint) or b"0-0")
+        checkpoint = await self.checkpoint(org)
         rows = await self._rows_behind(checkpoint, keys)
         if not rows:
             return None
@@ -152,6 +188,10 @@ class Reports:
             if batch.is_full:
                 break
         return batch
+
+
+def _by_month(cell: Cell) -> Cell:
+    return replace(cell, period=cell.period[:7])
 
 
 class Projector:

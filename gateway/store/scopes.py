@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
@@ -20,6 +20,7 @@ from gateway.store.scripts import Argument, Reply, ScriptRunner, TranslatedFault
 from gateway.wire.scopes import settings_json, stored_settings
 
 _BINDINGS_MAX = 50_000
+_OWNERS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class Asked:
 
     id: str
     digest: str
+
+
+class _Owner(msgspec.Struct):
+    """Of the settings of a user or key, whose it is."""
+
+    team: str | None = None
+    user: str | None = None
+
+
+_OWNER = msgspec.json.Decoder(_Owner)
 
 
 class Scopes:
@@ -70,7 +81,7 @@ class Scopes:
                 )
             case [b"missing", int(number)]:
                 parent = settings.parents()[number - 1]
-                raise NotFound(f"There is no {parent.kind} {parent.id}; create it first.", param=parent.kind)
+                raise no_parent(parent)
         return None
 
     async def replace(self, org: str, old: Stored, new: ScopeSettings) -> bool:
@@ -90,7 +101,7 @@ class Scopes:
         keys = Keys(org)
         settings, state = await self._mget([keys.settings(scope), keys.state(scope)])
         if settings is None:
-            raise NotFound(f"There is no {scope.kind} {scope.id}.")
+            raise no_such(scope)
         if state is None:
             raise _lost(scope)
         return Stored(stored_settings(scope.kind, json.loads(settings)), unpack_scope(state), settings)
@@ -100,6 +111,22 @@ class Scopes:
     ) -> list[tuple[ScopeSettings, ScopeState]]:
         """Scopes of one kind behind the id `after`, by id."""
         return await self.several(org, await self._listed(org, kind, after, limit))
+
+    async def owned(
+        self, org: str, kind: ScopeKind, *, team: str | None, user: str | None = None, after: str = ""
+    ) -> AsyncIterator[Scope]:
+        """Users or keys of one team, one user, or both, behind the id `after`, by id.
+
+        All there are in the organisation are looked at, page by page, and the calls go on between two pages.
+        """
+        keys = Keys(org)
+        while scopes := await self._listed(org, kind, after, _OWNERS_AT_ONCE):
+            found = await self._mget([keys.settings(scope) for scope in scopes])
+            for scope, settings in zip(scopes, found, strict=True):
+                owner = _OWNER.decode(settings) if settings is not None else None
+                if owner and team in (None, owner.team) and user in (None, owner.user):
+                    yield scope
+            after = scopes[-1].id
 
     async def several(self, org: str, scopes: Sequence[Scope]) -> list[tuple[ScopeSettings, ScopeState]]:
         """Settings and state of these scopes in their order; those that do not exist are left out."""
@@ -230,6 +257,16 @@ async def ensure_organisation(scopes: Scopes, settings: ScopeSettings) -> None:
 def binding_json(key: ScopeSettings) -> str:
     """What is stored where a secret of a key is bound to it."""
     return json.dumps({"key": key.id, "team": key.team, "user": key.user}, separators=(",", ":"))
+
+
+def no_such(scope: Scope) -> NotFound:
+    """It is not there, or is not there for who asks: both sound the same."""
+    return NotFound(f"There is no {scope.kind} {scope.id}.")
+
+
+def no_parent(parent: Scope) -> NotFound:
+    """The same of what a new scope should belong to."""
+    return NotFound(f"There is no {parent.kind} {parent.id}; create it first.", param=parent.kind)
 
 
 def _lost(scope: Scope) -> LedgerUnavailable:

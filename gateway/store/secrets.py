@@ -11,11 +11,10 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from gateway.billing.errors import IdempotencyConflict, NotFound, PreconditionFailed
-from gateway.billing.scope import ScopeSettings
+from gateway.billing.errors import IdempotencyConflict, PreconditionFailed
 from gateway.store.keys import Keys
 from gateway.store.ledger import TOMBSTONE_MS
-from gateway.store.scopes import Asked, binding_json
+from gateway.store.scopes import Asked, Stored, binding_json
 from gateway.store.scripts import Argument, ScriptRunner, TranslatedFaults, load
 
 _TRIES = 5
@@ -34,20 +33,21 @@ class Secrets:
         self._scripts = scripts
         self._rotate = load("rotate")
 
-    async def rotate(
-        self, org: str, key: ScopeSettings, digest: str, grace_ms: int, asked: Asked | None
-    ) -> Rotated | None:
+    async def rotate(self, org: str, read: Stored, digest: str, grace_ms: int, asked: Asked | None) -> Rotated | None:
         """Let the secret of this digest stand for a key, and those before it for `grace_ms` more at most.
 
+        Nothing is done where the key's settings are others by now than those that were read: whoever decided by them
+        might have decided otherwise.
+
         None: `asked` came before and has rotated it; nothing is done. Raises IdempotencyConflict: something else was
-        asked under that id; NotFound; PreconditionFailed: it is being rotated by others.
+        asked under that id; PreconditionFailed: it is being changed, or rotated, by others.
         """
-        keys = Keys(org)
+        keys, key = Keys(org), read.settings
         for _ in range(_TRIES):
             bound = await self._bound(keys, key.id)
             names = [keys.settings(key.scope), keys.secrets(key.id), keys.digest(digest)]
             names.append(keys.receipt(asked.id) if asked else names[0])
-            kept: list[Argument] = [asked.digest if asked else "", TOMBSTONE_MS, key.id]
+            kept: list[Argument] = [asked.digest if asked else "", TOMBSTONE_MS, key.id, read.raw]
             match await self._scripts.run(self._rotate, [*names, *bound], [binding_json(key), grace_ms, *kept]):
                 case [b"rotated", int(until_ms)]:
                     return Rotated(until_ms)
@@ -58,9 +58,9 @@ class Secrets:
                         "This Idempotency-Key was used for another rotation; use a new key for a new one.",
                         param="Idempotency-Key",
                     )
-                case [b"missing"]:
-                    raise NotFound(f"There is no key {key.id}.")
-        raise PreconditionFailed(f"Key {key.id} is being rotated by others at this moment. Try again.")
+                case [b"edited"]:
+                    break
+        raise PreconditionFailed(f"Key {key.id} is being changed by others at this moment. Try again.")
 
     async def _bound(self, keys: Keys, key_id: str) -> Sequence[str]:
         """Where the key's secrets are bound, without the names of those that are no more."""

@@ -6,13 +6,13 @@ One resource class serves all kinds of scope; what differs is in their settings 
 import secrets
 import string
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.access import RuledRoute
+from gateway.access import RuledRoute, Who
 from gateway.billing.budget import Budget, Calendar, Spans, instant
 from gateway.billing.errors import (
     AlreadyExists,
@@ -37,10 +37,13 @@ from gateway.store.scopes import Asked, Scopes
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.http import Handler, guarded, json_fields, json_response, limit_of, query
 from gateway.web.idempotency import answer_once, asked_once
+from gateway.web.reached import ReachedScopes
 from gateway.wire.scopes import budget_json, changed_settings, new_settings, settings_json
 
 _LETTERS = string.ascii_letters + string.digits
 _CHANGE_TRIES = 5
+READ_BY: Mapping[ScopeKind, Who] = {"organisation": "reader", "team": "viewer", "user": "viewer", "key": "viewer"}
+CHANGED_BY: Mapping[ScopeKind, Who] = {"organisation": "writer", "team": "writer", "user": "manager", "key": "manager"}
 
 
 def scope_routes(auth: Authenticator, scopes: Scopes, calendar: Calendar) -> list[RuledRoute]:
@@ -63,22 +66,22 @@ class ScopeResource:
         self._calendar = calendar
 
     def routes(self, path: str) -> list[RuledRoute]:
-        one = path + "/{id}"
+        one, read_by, changed_by = path + "/{id}", READ_BY[self._kind], CHANGED_BY[self._kind]
         actions = [
-            guarded("POST", f"{one}/block", self._auth, "writer", self._set(blocked=True)),
-            guarded("POST", f"{one}/unblock", self._auth, "writer", self._set(blocked=False)),
+            guarded("POST", f"{one}/block", self._auth, changed_by, self._set(blocked=True)),
+            guarded("POST", f"{one}/unblock", self._auth, changed_by, self._set(blocked=False)),
         ]
         if self._kind == "key":
             actions += [
-                guarded("POST", f"{one}/revoke", self._auth, "writer", self._revoke),
-                guarded("DELETE", one, self._auth, "writer", self._revoke),
+                guarded("POST", f"{one}/revoke", self._auth, changed_by, self._revoke),
+                guarded("DELETE", one, self._auth, changed_by, self._revoke),
             ]
         return [
-            guarded("GET", path, self._auth, "reader", self._page),
-            guarded("POST", path, self._auth, "writer", self._create),
+            guarded("GET", path, self._auth, read_by, self._page),
+            guarded("POST", path, self._auth, changed_by, self._create),
             *actions,
-            guarded("GET", one, self._auth, "reader", self._get),
-            guarded("PATCH", one, self._auth, "writer", self._patch),
+            guarded("GET", one, self._auth, read_by, self._get),
+            guarded("PATCH", one, self._auth, changed_by, self._patch),
         ]
 
     async def _create(self, request: Request, caller: Caller) -> Response:
@@ -89,16 +92,17 @@ class ScopeResource:
         settings = new_settings(self._kind, fields, default_id=default_id)
         if self._kind == "organisation":
             raise _no_further_organisation(settings.id, caller.org)
+        self._reached(caller).check_new(settings)
         settings = replace(settings, created_at_ms=await self._scopes.now_ms())
         asked = asked_once(self._kind, request, fields, caller)
         if self._kind == "key":
+            await self._refuse_foreign_user(caller, settings)
             return await self._create_key(caller.org, settings, asked)
         repeated = await self._scopes.create(caller.org, settings, asked=asked) is not None
         return answer_once(await self._answer(caller.org, settings.scope), repeated=repeated)
 
     async def _create_key(self, org: str, settings: ScopeSettings, asked: Asked | None) -> Response:
         """Its secret is in this answer and nowhere else: who lost it hears which key to revoke, and gets no other."""
-        await self._refuse_foreign_user(org, settings)
         secret = new_sub_key(org)
         first = await self._scopes.create(org, settings, secret_digest=digest_of(secret), asked=asked)
         if first is not None:
@@ -111,10 +115,10 @@ class ScopeResource:
             )
         return json_response({**await self._answer(org, settings.scope), "key": secret}, 201)
 
-    async def _refuse_foreign_user(self, org: str, settings: ScopeSettings) -> None:
+    async def _refuse_foreign_user(self, caller: Caller, settings: ScopeSettings) -> None:
         if settings.user is None:
             return
-        user, _ = await self._scopes.get(org, Scope("user", settings.user))
+        user = (await self._reached(caller).read(Scope("user", settings.user))).settings
         if user.team != settings.team:
             raise InvalidRequest(f"User {user.id} is in team {user.team}, not in {settings.team}.", param="user")
 
@@ -122,13 +126,14 @@ class ScopeResource:
         params = query(request, {"cursor": "", "limit": "100", "org": caller.org})
         own_org(params["org"], caller)
         limit = limit_of(params["limit"])
-        rows = await self._scopes.page(caller.org, self._kind, after=params["cursor"], limit=limit)
+        rows = await self._reached(caller).page(self._kind, after=params["cursor"], limit=limit)
         spans = await self._spans()
         last = rows[-1][0].id if len(rows) == limit else None
         return json_response({"data": [scope_json(*row, spans) for row in rows], "next_cursor": last})
 
     async def _get(self, request: Request, caller: Caller) -> Response:
-        return json_response(await self._answer(caller.org, self._scope(request)))
+        stored = await self._reached(caller).read(self._scope(request))
+        return json_response(scope_json(stored.settings, stored.state, await self._spans()))
 
     async def _patch(self, request: Request, caller: Caller) -> Response:
         fields = await json_fields(request)
@@ -151,10 +156,12 @@ class ScopeResource:
     async def _change(
         self, request: Request, caller: Caller, change: Callable[[ScopeSettings], ScopeSettings]
     ) -> Response:
-        scope = self._scope(request)
+        scope, reached = self._scope(request), self._reached(caller)
         for _ in range(_CHANGE_TRIES):
-            stored = await self._scopes.read(caller.org, scope)
-            if await self._scopes.replace(caller.org, stored, change(stored.settings)):
+            stored = await reached.read_to_change(scope)
+            changed = change(stored.settings)
+            reached.check_change(changed)
+            if await self._scopes.replace(caller.org, stored, changed):
                 return json_response(await self._answer(caller.org, scope))
         raise PreconditionFailed(
             f"{scope.kind.capitalize()} {scope.id} is being changed by others at this moment, so this change was not "
@@ -167,6 +174,9 @@ class ScopeResource:
 
     async def _spans(self) -> Spans:
         return self._calendar.spans_at(await self._scopes.now_ms())
+
+    def _reached(self, caller: Caller) -> ReachedScopes:
+        return ReachedScopes(self._scopes, caller.reach)
 
     def _scope(self, request: Request) -> Scope:
         return Scope(self._kind, id_of(request))

@@ -11,14 +11,13 @@ from gateway.billing.errors import (
 )
 from gateway.billing.limits import NOTHING_LIMITED, Allowance
 from gateway.billing.principal import Principal, Role, Scope, digest_of, organisation_of
+from gateway.billing.reach import SEE_ORGANISATION, Reach, reach_of
 from gateway.fixed_secret import FixedSecret
 from gateway.store.admission import Refused
 from gateway.store.packed import ScopeState, tightest
 from gateway.store.scopes import Principals, Scopes
 from gateway.web.bad_keys import BadKeys
 from gateway.web.errors import refusal
-
-SEE_ORGANISATION: frozenset[Role] = frozenset({"admin", "auditor"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,11 @@ class Caller:
     role: Role
     org: str
     principal: Principal | None = None
+
+    @property
+    def reach(self) -> Reach:
+        """What of the organisation is there for them."""
+        return reach_of(self.role, self.org, self.principal)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,10 @@
-"""The books on the control plane: usage reports, ledger entries, open holds."""
+"""The books on the control plane: usage reports, ledger entries, open holds. Each caller reads what is in reach."""
 
+import asyncio
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from starlette.requests import Request
@@ -12,6 +15,7 @@ from gateway.billing.budget import Calendar, instant
 from gateway.billing.errors import InvalidRequest
 from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.money import format_usd
+from gateway.billing.reach import Reach
 from gateway.store.ledger import Ledger
 from gateway.store.periods import counts_at_ms, for_period
 from gateway.store.scopes import Scopes
@@ -21,6 +25,7 @@ from gateway.web.periods import Periods
 from gateway.web.usage_reports import REPORT_PARAMS, UsageReports, check_format, grouping, usage_answer
 
 _SCANNED_MAX = 20_000
+_AT_ONCE = 250  # decoded without a pause, and the calls on this loop wait meanwhile
 _HOLD_CURSOR = re.compile(r"([0-9]{1,15})-([0-9A-Za-z_-]{1,100})")
 _CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -28,7 +33,9 @@ _CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 class ReadEntries(Protocol):
     """The ledger's whole stream, or a part of it, as a list reads it."""
 
-    async def __call__(self, org: str, *, from_ms: int | None = None, after: str | None = None) -> list[Entry]: ...
+    async def __call__(
+        self, org: str, *, from_ms: int | None = None, after: str | None = None, count: int = ...
+    ) -> list[Entry]: ...
 
 
 class Books:
@@ -42,20 +49,22 @@ class Books:
         self._usage_reports = reports
         self._calendar = calendar
         self._periods = Periods(scopes, calendar)
+        self._searching = asyncio.Lock()
+        """Held by who looks for few entries among everybody's: one such search at a time."""
 
     def routes(self) -> list[RuledRoute]:
         return [
-            guarded("GET", "/admin/v1/usage", self._auth, "reader", self._usage),
-            guarded("GET", "/admin/v1/ledger", self._auth, "reader", self._entries),
-            guarded("GET", "/admin/v1/credits", self._auth, "reader", self._credits),
-            guarded("GET", "/admin/v1/holds", self._auth, "reader", self._holds),
+            guarded("GET", "/admin/v1/usage", self._auth, "viewer", self._usage),
+            guarded("GET", "/admin/v1/ledger", self._auth, "viewer", self._entries),
+            guarded("GET", "/admin/v1/credits", self._auth, "viewer", self._credits),
+            guarded("GET", "/admin/v1/holds", self._auth, "viewer", self._holds),
         ]
 
     async def _usage(self, request: Request, caller: Caller) -> Response:
         params = query(request, {**REPORT_PARAMS, "group_by": "team"})
         groups = grouping(params["group_by"])
         check_format(params["format"])
-        rows = await self._usage_reports.rows(caller.org, groups, params["from"], params["to"])
+        rows = await self._usage_reports.rows(caller.reach, groups, params["from"], params["to"])
         return await usage_answer(groups, rows, params["format"])
 
     async def _entries(self, request: Request, caller: Caller) -> Response:
@@ -70,26 +79,53 @@ class Books:
         limit = limit_of(params["limit"])
         from_ms, to_ms = await self._periods.this_month_or(params["from"], params["to"])
         wanted = {name: params[name] for name in filters if params[name]}
-        page, scanned, after = [], 0, stream_cursor(params["cursor"])
-        while scanned < _SCANNED_MAX:
-            entries = await read(caller.org, from_ms=from_ms, after=after)
-            for entry in entries:
-                after = entry.id
-                if from_ms <= counts_at_ms(self._calendar, entry) < to_ms and _matches(entry, wanted):
-                    page.append(entry_json(entry, self._calendar))
-                if len(page) == limit:
-                    return json_response({"data": page, "next_cursor": after})
-            scanned += len(entries)
-            if not entries:
-                return json_response({"data": page, "next_cursor": None})
-        return json_response({"data": page, "next_cursor": after})
+        after = stream_cursor(params["cursor"])
+
+        def is_asked_for(entry: Entry) -> bool:
+            return from_ms <= counts_at_ms(self._calendar, entry) < to_ms and _matches(entry, wanted)
+
+        async with contextlib.nullcontext() if caller.reach.is_whole else self._searching:
+            page, after = await _found(read, caller.reach, is_asked_for, from_ms, after, limit)
+        return json_response({"data": [entry_json(entry, self._calendar) for entry in page], "next_cursor": after})
 
     async def _holds(self, request: Request, caller: Caller) -> Response:
         params = query(request, {"limit": "1000", "cursor": ""})
         limit = limit_of(params["limit"])
-        holds = await self._ledger.open_holds(caller.org, limit=limit, after=hold_cursor(params["cursor"]))
+        holds, after = list[OpenHold](), hold_cursor(params["cursor"])
+        while len(holds) < limit and (some := await self._ledger.open_holds(caller.org, limit=limit, after=after)):
+            after = some[-1].deadline_ms, some[-1].id
+            holds += [hold for hold in some if caller.reach.covers_booked(hold)][: limit - len(holds)]
         last = f"{holds[-1].deadline_ms}-{holds[-1].id}" if len(holds) == limit else None
         return json_response({"data": [hold_json(hold) for hold in holds], "next_cursor": last})
+
+
+async def _found(
+    read: ReadEntries,
+    reach: Reach,
+    is_asked_for: Callable[[Entry], bool],
+    from_ms: int,
+    after: str | None,
+    limit: int,
+) -> tuple[list[Entry], str | None]:
+    """Up to `limit` entries behind `after`, oldest first, and where it goes on; None: there are no further ones."""
+    page, scanned = list[Entry](), 0
+    while scanned < _SCANNED_MAX:
+        entries = await read(reach.org, from_ms=from_ms, after=after, count=_AT_ONCE)
+        for entry in entries:
+            after = entry.id
+            if reach.covers_booked(entry) and is_asked_for(entry):
+                page.append(_told(entry, reach))
+            if len(page) == limit:
+                return page, after
+        scanned += len(entries)
+        if not entries:
+            return page, None
+    return page, after
+
+
+def _told(entry: Entry, reach: Reach) -> Entry:
+    """Who wrote it, and whose credit it was, may be out of reach."""
+    return entry if reach.is_whole else replace(entry, author="", counterpart="")
 
 
 def entry_json(entry: Entry, calendar: Calendar) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """What the control plane's handlers share: JSON in and out, one shape of errors, access decided before they run."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import get_args
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,6 +23,8 @@ from gateway.wire.request_head import check_json
 from gateway.wire.strictjson import JSONObject, decode, encode
 
 ROLES: Mapping[Who, frozenset[Role]] = {
+    "viewer": frozenset(get_args(Role)),
+    "manager": frozenset({"admin", "team_admin"}),
     "reader": frozenset({"admin", "auditor"}),
     "writer": frozenset({"admin"}),
 }
@@ -34,7 +37,10 @@ def json_response(value: object, status: int = 200) -> Response:
 
 
 def guarded(method: str, path: str, auth: Authenticator, who: Who, handler: Handler) -> RuledRoute:
-    """A route whose handler runs only for callers with one of the roles; everyone else is refused before it."""
+    """A route whose handler runs only for callers with one of the roles; everyone else is refused before it.
+
+    Of a viewer's or manager's route the handler sees to it that nobody gets beyond `caller.reach`.
+    """
     roles = ROLES[who]
 
     async def endpoint(request: Request) -> Response:
@@ -43,6 +49,12 @@ def guarded(method: str, path: str, auth: Authenticator, who: Who, handler: Hand
             raise PermissionDenied(
                 f"This needs one of the roles {', '.join(sorted(roles))}; your key is {caller.role}."
             )
+
+        async def check_again() -> None:
+            if await caller_of(request, auth) != caller:
+                raise PermissionDenied("The role of your key was changed while this request came in. Send it again.")
+
+        request.state.check_again = check_again
         return await handler(request, caller)
 
     return RuledRoute(method, path, who, endpoint)
@@ -70,10 +82,13 @@ def origin_of(request: Request) -> tuple[str | None, str]:
 async def json_fields(request: Request, *, empty: bool = False) -> JSONObject:
     """The body as a JSON object; with `empty` no body is an object without fields.
 
-    Raises InvalidJSON, DuplicateKey, UnsupportedMediaType; `web.pages` bounds it.
+    A body may take its time, so whoever sent it is looked at once more when it is there: a key that was revoked, or
+    lost its role meanwhile, changes nothing any more. Raises InvalidJSON, DuplicateKey, UnsupportedMediaType, and what
+    `guarded` raises; `web.pages` bounds it.
     """
     check_json(raw_header(request, "content-type"), raw_header(request, "content-encoding"))
     body = await request.body()
+    await request.state.check_again()
     return {} if empty and not body else decode(body)
 
 

@@ -9,11 +9,12 @@ from gateway.billing.limits import RATE_OF_LIMIT
 from gateway.billing.money import format_usd
 from gateway.billing.prices import PriceList
 from gateway.billing.principal import Principal
+from gateway.billing.reach import SEE_ORGANISATION
 from gateway.store.packed import ScopeState
 from gateway.store.prices import PriceBooks
 from gateway.store.scopes import Scopes
 from gateway.web.admin import scope_json
-from gateway.web.auth import SEE_ORGANISATION, Authenticator
+from gateway.web.auth import Authenticator
 from gateway.web.holder import for_holder
 from gateway.web.http import json_response
 

@@ -15,6 +15,7 @@ from gateway.web.admin import id_of, new_sub_key, scope_json
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.http import guarded, json_fields, json_response
 from gateway.web.idempotency import asked_once
+from gateway.web.reached import ReachedScopes
 from gateway.wire.fields import refuse_unknown_fields
 
 GRACE_S_DEFAULT = 24 * 3600
@@ -31,19 +32,20 @@ class KeyRotation:
         self._calendar = calendar
 
     def routes(self) -> list[RuledRoute]:
-        return [guarded("POST", "/admin/v1/keys/{id}/rotate", self._auth, "writer", self._rotate)]
+        return [guarded("POST", "/admin/v1/keys/{id}/rotate", self._auth, "manager", self._rotate)]
 
     async def _rotate(self, request: Request, caller: Caller) -> Response:
         """The new secret is in this answer and nowhere else, as at the key's creation."""
         key_id = id_of(request)
         fields = await json_fields(request, empty=True)
         grace_s = _grace_s(fields)
-        settings, state = await self._scopes.get(caller.org, Scope("key", key_id))
+        stored = await ReachedScopes(self._scopes, caller.reach).read_to_change(Scope("key", key_id))
+        settings = stored.settings
         if settings.revoked_at_ms:
             raise InvalidRequest(f"Key {key_id} is revoked, which is for good; create another.", param="id")
         asked = asked_once("rotation", request, {"key": key_id, "grace_s": grace_s}, caller)
         secret = new_sub_key(caller.org)
-        rotated = await self._secrets.rotate(caller.org, settings, digest_of(secret), grace_s * 1000, asked)
+        rotated = await self._secrets.rotate(caller.org, stored, digest_of(secret), grace_s * 1000, asked)
         if rotated is None:
             raise IdempotencyUnreplayable(
                 f"Key {key_id} was rotated by the first request with this Idempotency-Key; its secret was in that "
@@ -51,7 +53,7 @@ class KeyRotation:
                 param="Idempotency-Key",
                 details={"scope": "key", "id": key_id},
             )
-        shown = scope_json(settings, state, self._calendar.spans_at(await self._scopes.now_ms()))
+        shown = scope_json(settings, stored.state, self._calendar.spans_at(await self._scopes.now_ms()))
         return json_response({**shown, "key": secret, "old_secret_until": instant(rotated.old_until_ms)})
 
 

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from starlette.responses import Response
 
 from gateway.billing.budget import Calendar
-from gateway.billing.errors import InvalidRequest, UnsupportedGrouping
-from gateway.billing.principal import Principal
+from gateway.billing.errors import InvalidRequest, LedgerUnavailable, UnsupportedGrouping
+from gateway.billing.principal import Principal, ScopeKind
+from gateway.billing.reach import Reach
 from gateway.store.cells import TAG, Cell, Measures
 from gateway.store.reports import HOURS_REPORTED_MS, Reports
 from gateway.store.scopes import Scopes
@@ -23,11 +24,12 @@ ROWS_MAX = 50_000
 """Of a report: about ten megabytes of JSON."""
 REPORT_PARAMS: Mapping[str, str] = {"group_by": "", "from": "", "to": "", "format": "json"}
 _SCANNED_DAYS_MAX = 7
-"""A key's holder may have so much of everybody's ledger read for their own report."""
+"""Who does not reach everybody's ledger may have so much of it read for their own report."""
+_READ_TRIES = 5
 
 
 class UsageReports:
-    """Makes reports: over all owners of an axis, or one key's own."""
+    """Makes reports: over all owners of an axis, over those of one team, or one key's own."""
 
     def __init__(self, reports: Reports, scopes: Scopes, calendar: Calendar) -> None:
         self._reports = reports
@@ -35,18 +37,51 @@ class UsageReports:
         self._periods = Periods(scopes, calendar)
         self._scanning = asyncio.Lock()
 
-    async def rows(self, org: str, groups: Sequence[str], first: str, last: str) -> list[Row]:
-        """Rows of a report, sorted by their group.
+    async def rows(self, reach: Reach, groups: Sequence[str], first: str, last: str) -> list[Row]:
+        """Rows of a report about what is in reach, sorted by their group.
 
         Raises InvalidRequest: a date or instant that is not one, or more rows than an answer may have.
-        UnsupportedGrouping: hours that are too far away.
+        UnsupportedGrouping: hours that are too far away; tags, for who does not reach the organisation.
         """
+        if not reach.is_whole and TAG in groups:
+            raise UnsupportedGrouping(
+                "Tags are counted for the whole organisation; group by model, kind or an owner.", param="group_by"
+            )
+        match reach.home.kind, reach.who:
+            case "organisation", _:
+                return await self._rows_of_all(reach.org, groups, first, last)
+            case "key", Principal() as who:
+                return await self.rows_of_key(who, groups, first, last)
+            case _:
+                return await self._rows_of_team(reach.org, reach.home.id, groups, first, last)
+
+    async def _rows_of_all(self, org: str, groups: Sequence[str], first: str, last: str) -> list[Row]:
         axis = next((group for group in groups if group in (*OWNERS, TAG)), "org")
         from_ms, to_ms = await self._periods.this_month_or(first, last)
         grain = _grain_of(groups)
         if grain == "hour":
             await self._refuse_distant_hours(from_ms, to_ms)
-        return await _summed(self._reports.over(org, axis, from_ms, to_ms, grain), groups, org)
+        return await _summed(self._reports.over(org, axis, from_ms, to_ms, grain), groups, {"org": org})
+
+    async def _rows_of_team(self, org: str, team: str, groups: Sequence[str], first: str, last: str) -> list[Row]:
+        """The same of one team. Its users and keys are many owners, so they are read until all was of one moment."""
+        axis: ScopeKind = "user" if "user" in groups else "key" if "key" in groups else "team"
+        from_ms, to_ms = await self._periods.this_month_or(first, last)
+        grain, labels = _grain_of(groups), {"org": org, "team": team}
+        if grain == "hour":
+            await self._refuse_distant_hours(from_ms, to_ms)
+        async with self._scan(axis, from_ms, to_ms, grain):
+            if axis == "team":
+                return await _summed(self._reports.over(org, axis, from_ms, to_ms, grain, (team,)), groups, labels)
+            await self._reports.catch_up(org)
+            for _ in range(_READ_TRIES):
+                checkpoint = await self._reports.checkpoint(org)
+                ids = [scope.id async for scope in self._scopes.owned(org, axis, team=team)]
+                cells = self._reports.of_team(org, team, axis, ids, from_ms, to_ms, grain)
+                rows = await _summed(cells, groups, labels)
+                if checkpoint == await self._reports.checkpoint(org):
+                    return rows
+        raise LedgerUnavailable("The reports are being brought up to date at this moment. Try again.")
 
     async def rows_of_key(self, who: Principal, groups: Sequence[str], first: str, last: str) -> list[Row]:
         """The same of one key. By the hour a day is shown unless more is asked for.
@@ -56,16 +91,25 @@ class UsageReports:
         """
         grain = _grain_of(groups)
         from_ms, to_ms = await self._periods.within(first, last, "day" if grain == "hour" else "month")
-        in_cells = self._reports.has_cells("key", from_ms, to_ms, grain)
-        if not in_cells and to_ms - from_ms > _SCANNED_DAYS_MAX * 24 * 3600 * 1000:
+        labels = {"org": who.org, "team": who.team, "user": who.user or "", "key": who.key}
+        async with self._scan("key", from_ms, to_ms, grain):
+            cells = self._reports.over(who.org, "key", from_ms, to_ms, grain, (who.key,))
+            return await _summed(cells, groups, labels)
+
+    def _scan(
+        self, axis: str, from_ms: int, to_ms: int, grain: str
+    ) -> contextlib.AbstractAsyncContextManager[bool | None]:
+        """Around the reading of one part of the books: where no cells have it, everybody's entries are read, one such
+        report at a time. Raises InvalidRequest: it would be more of them than that is worth."""
+        if self._reports.has_cells(axis, from_ms, to_ms, grain):
+            return contextlib.nullcontext()
+        if to_ms - from_ms > _SCANNED_DAYS_MAX * 24 * 3600 * 1000:
             raise InvalidRequest(
                 f"Usage by the hour, or from or to an instant within a day, is told of {_SCANNED_DAYS_MAX} days at "
                 "most; move from and to together, or ask for whole days.",
                 param="from",
             )
-        async with contextlib.nullcontext() if in_cells else self._scanning:
-            cells = self._reports.over(who.org, "key", from_ms, to_ms, grain, (who.key,))
-            return await _summed(cells, groups, who.org)
+        return self._scanning
 
     async def _refuse_distant_hours(self, from_ms: int, to_ms: int) -> None:
         now_ms = await self._scopes.now_ms()
@@ -124,10 +168,11 @@ def _grain_of(groups: Sequence[str]) -> str:
     return next((group for group in groups if group in GRAINS), "")
 
 
-async def _summed(cells: AsyncIterator[Cell], groups: Sequence[str], org: str) -> list[Row]:
+async def _summed(cells: AsyncIterator[Cell], groups: Sequence[str], labels: Mapping[str, str]) -> list[Row]:
+    """`labels`: the owners that are the same for all cells."""
     sums: dict[tuple[str, ...], Measures] = defaultdict(Measures)
     async for cell in cells:
-        sums[tuple(_place(cell, group, org) for group in groups)] += cell.measures
+        sums[tuple(labels[group] if group in labels else _place(cell, group) for group in groups)] += cell.measures
         if len(sums) > ROWS_MAX:
             raise InvalidRequest(
                 f"The report has more than {ROWS_MAX} rows: move from and to together, or group by less.",
@@ -136,10 +181,8 @@ async def _summed(cells: AsyncIterator[Cell], groups: Sequence[str], org: str) -
     return sorted(sums.items())
 
 
-def _place(cell: Cell, group: str, org: str) -> str:
+def _place(cell: Cell, group: str) -> str:
     match group:
-        case "org":
-            return org
         case "model":
             return cell.model
         case "kind":

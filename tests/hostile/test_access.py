@@ -27,6 +27,8 @@ CALLS = {
     "/v1/images/generations": "holder",
     "/v1/estimate": "holder",
 }
+READ_BY = {"organisations": "reader", "teams": "viewer", "users": "viewer", "keys": "viewer"}
+CHANGED_BY = {"organisations": "writer", "teams": "writer", "users": "manager", "keys": "manager"}
 ROUTES = {
     "GET /livez": "anyone",
     "GET /readyz": "anyone",
@@ -39,19 +41,19 @@ ROUTES = {
     "GET /v1/requests/{request_id}": "holder",
     "GET /v1/requests": "holder",
     "GET /v1/usage": "holder",
-    **{f"GET /admin/v1/{kind}": "reader" for kind in ("organisations", "teams", "users", "keys")},
-    **{f"POST /admin/v1/{kind}": "writer" for kind in ("organisations", "teams", "users", "keys")},
-    **{f"GET /admin/v1/{kind}/{{id}}": "reader" for kind in ("organisations", "teams", "users", "keys")},
-    **{f"PATCH /admin/v1/{kind}/{{id}}": "writer" for kind in ("organisations", "teams", "users", "keys")},
-    **{f"POST /admin/v1/{kind}/{{id}}/block": "writer" for kind in ("organisations", "teams", "users", "keys")},
-    **{f"POST /admin/v1/{kind}/{{id}}/unblock": "writer" for kind in ("organisations", "teams", "users", "keys")},
-    "POST /admin/v1/keys/{id}/revoke": "writer",
-    "POST /admin/v1/keys/{id}/rotate": "writer",
-    "DELETE /admin/v1/keys/{id}": "writer",
-    "GET /admin/v1/usage": "reader",
-    "GET /admin/v1/ledger": "reader",
-    "GET /admin/v1/holds": "reader",
-    "GET /admin/v1/credits": "reader",
+    **{f"GET /admin/v1/{kind}": who for kind, who in READ_BY.items()},
+    **{f"GET /admin/v1/{kind}/{{id}}": who for kind, who in READ_BY.items()},
+    **{f"POST /admin/v1/{kind}": who for kind, who in CHANGED_BY.items()},
+    **{f"PATCH /admin/v1/{kind}/{{id}}": who for kind, who in CHANGED_BY.items()},
+    **{f"POST /admin/v1/{kind}/{{id}}/block": who for kind, who in CHANGED_BY.items()},
+    **{f"POST /admin/v1/{kind}/{{id}}/unblock": who for kind, who in CHANGED_BY.items()},
+    "POST /admin/v1/keys/{id}/revoke": "manager",
+    "POST /admin/v1/keys/{id}/rotate": "manager",
+    "DELETE /admin/v1/keys/{id}": "manager",
+    "GET /admin/v1/usage": "viewer",
+    "GET /admin/v1/ledger": "viewer",
+    "GET /admin/v1/holds": "viewer",
+    "GET /admin/v1/credits": "viewer",
     "POST /admin/v1/credits": "writer",
     "GET /admin/v1/alerts": "reader",
     "GET /admin/v1/upstream": "reader",
@@ -80,6 +82,8 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
     "anyone": {},
     "holder or job": {"revoked": BAD_KEY, "blocked": BLOCKED, "administrator": BAD_KEY},
     "holder": {"nobody": NO_KEY, "revoked": BAD_KEY, "blocked": BLOCKED, "administrator": BAD_KEY},
+    "viewer": {"nobody": NO_KEY, "revoked": BAD_KEY, "blocked": BLOCKED},
+    "manager": {"nobody": NO_KEY, "revoked": BAD_KEY, "blocked": BLOCKED, "member": DENIED, "auditor": DENIED},
     "reader": {
         "nobody": NO_KEY,
         "revoked": BAD_KEY,
@@ -240,7 +244,7 @@ def test_who_is_not_welcome_any_more_cannot_log_in(target: Target, people: dict[
 def test_nobody_raises_their_own_limits(
     target: Target, people: dict[str, str | None], who: str, change: dict[str, object]
 ) -> None:
-    """Nor anything else of their key, their user or their team: only administrators change what there is."""
+    """Nor anything else of their key, their user or their team: only the organisation's administrators do."""
     holder = target.ask("GET", "/v1/me", people[who]).json()["key"]
     paths = [f"/keys/{holder['id']}", f"/users/{holder['user']}", f"/teams/{holder['team']}", "/organisations/default"]
     before = [target.admin.get(path) for path in paths]
@@ -259,7 +263,7 @@ NO_FIELDS = ("block", "unblock", "revoke")
     [
         route
         for route, who in ROUTES.items()
-        if who == "writer" and not route.startswith("DELETE") and not route.endswith(NO_FIELDS)
+        if who in ("writer", "manager") and not route.startswith("DELETE") and not route.endswith(NO_FIELDS)
     ],
 )
 def test_a_field_nobody_knows_is_refused(target: Target, route: str) -> None:

@@ -79,7 +79,7 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.run(books.trim(bench.now_ms() + 1, Archive(entries=entries)))
     listed = PriceSchedule([DatedPrice("m", "image", 0, ModelPrice("m", "image", unit_pico_usd=1))])
     bench.run(PriceBooks(bench.redis, confined).seed("walled", listed))
-    notebook, _ = bench.run(bench.scopes.get("walled", NOTEBOOK))
+    notebook = bench.run(bench.scopes.read("walled", NOTEBOOK))
     bench.run(Secrets(bench.redis, confined).rotate("walled", notebook, "digest-of-the-new", 0, None))
     assert set(SCRIPTS) == confined.ran
     bench.run(confined.redis.aclose())

@@ -1,8 +1,10 @@
 """The secrets of a key: who is among them, and what becomes of those before a rotation."""
 
+from dataclasses import replace
+
 import pytest
 
-from gateway.billing.errors import NotFound
+from gateway.billing.errors import PreconditionFailed
 from gateway.billing.principal import digest_of
 from gateway.billing.scope import ScopeSettings
 from gateway.store.secrets import Rotated, Secrets
@@ -19,8 +21,9 @@ def lamp(bench: Bench) -> Bench:
     return bench
 
 
-def rotate(bench: Bench, secret: str, grace_ms: int, key: ScopeSettings = LAMP) -> Rotated | None:
-    return bench.run(Secrets(bench.redis, bench.scripts).rotate(ORG, key, digest_of(secret), grace_ms, None))
+def rotate(bench: Bench, secret: str, grace_ms: int) -> Rotated | None:
+    read = bench.run(bench.scopes.read(ORG, LAMP.scope))
+    return bench.run(Secrets(bench.redis, bench.scripts).rotate(ORG, read, digest_of(secret), grace_ms, None))
 
 
 def good(bench: Bench) -> set[str]:
@@ -61,14 +64,17 @@ def test_a_key_from_before_secrets_were_listed_is_rotated_as_well(lamp: Bench) -
 def test_rotations_at_the_same_time_leave_no_secret_behind(lamp: Bench) -> None:
     """Each ends those before it, in whichever order they come: the last one alone is good."""
     secrets = Secrets(lamp.redis, lamp.scripts)
-    lamp.together([secrets.rotate(ORG, LAMP, digest_of(f"one of {n}"), 0, None) for n in range(3)])
+    read = lamp.run(lamp.scopes.read(ORG, LAMP.scope))
+    lamp.together([secrets.rotate(ORG, read, digest_of(f"one of {n}"), 0, None) for n in range(3)])
     names = [lamp.keys.digest(digest_of(f"one of {n}")) for n in range(3)]
     assert 1 == lamp.run(lamp.redis.exists(*names))
     assert set() == good(lamp)
 
 
-def test_a_key_that_is_not_there_gets_no_secret(lamp: Bench) -> None:
-    """It would stand for nobody."""
-    with pytest.raises(NotFound):
-        rotate(lamp, "second", 0, ScopeSettings("key", "gone", team="red"))
+def test_a_key_that_was_changed_since_it_was_read_gets_no_secret(lamp: Bench) -> None:
+    """A team's administrator rotates a member's key; the moment it is raised to another role that is not theirs."""
+    read = lamp.run(lamp.scopes.read(ORG, LAMP.scope))
+    assert lamp.run(lamp.scopes.replace(ORG, read, replace(LAMP, role="admin")))
+    with pytest.raises(PreconditionFailed):
+        lamp.run(Secrets(lamp.redis, lamp.scripts).rotate(ORG, read, digest_of("second"), 0, None))
     assert {"first"} == good(lamp)

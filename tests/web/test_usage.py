@@ -8,12 +8,15 @@ import json
 import pytest
 
 from gateway.billing.errors import InvalidRequest
+from gateway.billing.principal import Scope
+from gateway.billing.reach import Reach
 from gateway.store.cells import Measures
 from gateway.web.usage import Row, joined, usage_csv, usage_json
 from gateway.web.usage_reports import UsageReports
 from tests.store.bench import BY_NOTEBOOK, BY_ROBOT, ORG, capture, open_bench
 
 GROUPS = ("key", "model")
+EVERYTHING = Reach(ORG, Scope("organisation", ORG), None)
 
 
 def rows(count: int) -> list[Row]:
@@ -54,8 +57,8 @@ def test_a_report_that_is_too_long_says_what_to_do(redis_url: str, monkeypatch: 
             bench.settle(request, capture(3))
         reports = UsageReports(bench.reports, bench.scopes, bench.calendar)
         monkeypatch.setattr("gateway.web.usage_reports.ROWS_MAX", 2)
-        assert 2 == len(bench.run(reports.rows(ORG, ("key",), "", "")))
+        assert 2 == len(bench.run(reports.rows(EVERYTHING, ("key",), "", "")))
         monkeypatch.setattr("gateway.web.usage_reports.ROWS_MAX", 1)
         with pytest.raises(InvalidRequest) as refused:
-            bench.run(reports.rows(ORG, ("key",), "", ""))
+            bench.run(reports.rows(EVERYTHING, ("key",), "", ""))
         assert "more than 1 rows: move from and to together" in str(refused.value)

@@ -4,8 +4,9 @@
 --       4 receipt of the request (one that has an Idempotency-Key; else same as 1)  5.. where secrets are bound so far
 -- ARGV  1 JSON stored at the binding  2 how long the secrets so far stay good (ms)
 --       3 digest of what the request asks ("" = it has no receipt)  4 how long the receipt is kept (ms)  5 the key's id
+--       6 the key's settings as they were read
 -- Returns {"rotated", until when (ms)} or {"repeated"} or {"conflict"}: its receipt is of another request
---      or {"missing"}: there is no such key, or {"changed"}: it has a secret by now that is not among KEYS
+--      or {"edited"}: its settings are others by now, or {"changed"}: it has a secret by now that is not among KEYS
 
 local asks = ARGV[3] ~= ''
 local receipt = asks and redis.call('GET', KEYS[4])
@@ -13,7 +14,7 @@ if receipt then
   if string.match(receipt, '^[^\n]+') ~= ARGV[3] then return {'conflict'} end
   return {'repeated'}
 end
-if redis.call('EXISTS', KEYS[1]) == 0 then return {'missing'} end
+if redis.call('GET', KEYS[1]) ~= ARGV[6] then return {'edited'} end
 local known = 0
 for i = 5, #KEYS do known = known + redis.call('SISMEMBER', KEYS[2], KEYS[i]) end
 if redis.call('SCARD', KEYS[2]) > known then return {'changed'} end

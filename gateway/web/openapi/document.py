@@ -28,29 +28,33 @@ _ABOUT = (
 _ALWAYS = (400, 408, 413, 415, 431, 500, 503)
 """Refusals of HTTP itself, and of a gateway that is overloaded, shuts down or has no Redis."""
 _OF_KEYS = (401, 403, 429)
+_CONTROL_PLANE: tuple[Access, ...] = ("viewer", "manager", "reader", "writer")
 _SECURITY: Mapping[Access, list[Schema]] = {
     "anyone": [],
     "scraper": [{"metricsToken": []}, {"adminKey": []}],
     "holder": [{"subKey": []}, {"subKeyHeader": []}],
     "holder or job": [{"subKey": []}, {"subKeyHeader": []}, {}],
-    "reader": [{"adminKey": []}, {"adminKeyHeader": []}],
-    "writer": [{"adminKey": []}, {"adminKeyHeader": []}],
+    **{who: [{"adminKey": []}, {"adminKeyHeader": []}] for who in _CONTROL_PLANE},
 }
+_ADMIN_KEY_OR = "Takes the administrator's key, or a sub-key of a role of: "
 _WHO: Mapping[Access, str] = {
     "anyone": "Takes no key.",
     "scraper": "Takes the metrics token or the administrator's key.",
     "holder": "Takes a sub-key.",
     "holder or job": "Takes a sub-key, or none: who knows jobid and signature of a job of this gateway may ask.",
-    "reader": f"Takes the administrator's key, or a sub-key of a role of: {', '.join(sorted(ROLES['reader']))}.",
-    "writer": f"Takes the administrator's key, or a sub-key of a role of: {', '.join(sorted(ROLES['writer']))}.",
+    "viewer": "Takes the administrator's key, or a sub-key: admin and auditor see the whole organisation, team_admin "
+    "the own team, member the own key and user. What is out of reach is not there.",
+    "manager": f"{_ADMIN_KEY_OR}{', '.join(sorted(ROLES['manager']))}. A team_admin changes members: keys of that "
+    "role, and users without a key of another, of the own team.",
+    "reader": f"{_ADMIN_KEY_OR}{', '.join(sorted(ROLES['reader']))}.",
+    "writer": f"{_ADMIN_KEY_OR}{', '.join(sorted(ROLES['writer']))}.",
 }
 _TAGS: Mapping[Access, str] = {
     "anyone": "operations",
     "scraper": "operations",
     "holder": "data plane",
     "holder or job": "data plane",
-    "reader": "control plane",
-    "writer": "control plane",
+    **dict.fromkeys(_CONTROL_PLANE, "control plane"),
 }
 _OURS = ref("Error")
 _OURS_OR_THEIRS: Schema = {"anyOf": [_OURS, ref("Upstream")]}

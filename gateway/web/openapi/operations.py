@@ -11,6 +11,8 @@ from typing import Literal, get_args
 from gateway.access import Who
 from gateway.billing.ledger import EntryType
 from gateway.billing.price_schedule import PriceState
+from gateway.billing.principal import ScopeKind
+from gateway.web.admin import CHANGED_BY, READ_BY
 from gateway.web.dataplane import CHAT, IMAGES, JOBS, OPENAI_CHAT, OPENAI_IMAGES
 from gateway.web.estimates import ESTIMATE
 from gateway.web.openapi.schemas import ANY, NAME, TEXT, Schema, nullable, one_of, ref, within
@@ -171,34 +173,35 @@ _HOLDERS_PAGES = (
 
 def _scopes() -> list[Operation]:
     found = []
-    for kind in ("organisation", "team", "user", "key"):
+    for kind in get_args(ScopeKind):
         found += _scope(kind, kind.capitalize())
     return found
 
 
-def _scope(kind: str, name: str) -> list[Operation]:
+def _scope(kind: ScopeKind, name: str) -> list[Operation]:
     path, one = f"/admin/v1/{kind}s", f"/admin/v1/{kind}s/{{id}}"
     this, answer = (_in_path("id"),), {200: _json(name)}
+    read_by, changed_by = READ_BY[kind], CHANGED_BY[kind]
     actions = {"block": "Refuse all its calls", "unblock": "Allow its calls again"}
     if kind == "key":
         actions["revoke"] = "End the key for good"
     return [
-        Operation("GET", path, f"A page of {kind}s", "reader", {200: _page(name)}, (*_LIST, _ORG)),
+        Operation("GET", path, f"A page of {kind}s", read_by, {200: _page(name)}, (*_LIST, _ORG)),
         Operation(
-            *("POST", path, f"Create one {kind}", "writer"),
+            *("POST", path, f"Create one {kind}", changed_by),
             answers={201: _json("CreatedKey" if kind == "key" else name)},
             parameters=(_ONCE,),
             body=f"New{name}",
             refusals=(404, 409),
         ),
-        Operation("GET", one, f"One {kind}", "reader", answer, this, refusals=(404,)),
+        Operation("GET", one, f"One {kind}", read_by, answer, this, refusals=(404,)),
         Operation(
-            *("PATCH", one, f"Change one {kind}: what is not named stays", "writer", answer, this),
+            *("PATCH", one, f"Change one {kind}: what is not named stays", changed_by, answer, this),
             body="KeyChange" if kind == "key" else "ScopeChange",
             refusals=(404, 412),
         ),
         *(
-            Operation("POST", f"{one}/{action}", about, "writer", answer, this, refusals=(404, 412))
+            Operation("POST", f"{one}/{action}", about, changed_by, answer, this, refusals=(404, 412))
             for action, about in actions.items()
         ),
         *(_key_alone(one) if kind == "key" else ()),
@@ -210,13 +213,20 @@ def _key_alone(one: str) -> tuple[Operation, ...]:
     this = (_in_path("id"),)
     return (
         Operation(
-            *("POST", f"{one}/rotate", "Give the key a new secret; the old one stays good for a while", "writer"),
+            *(
+                "POST",
+                f"{one}/rotate",
+                "Give the key a new secret; the old one stays good for a while",
+                CHANGED_BY["key"],
+            ),
             answers={200: _json("RotatedKey")},
             parameters=(*this, _ONCE),
             body="KeyRotation",
             refusals=(404, 409, 412),
         ),
-        Operation("DELETE", one, "End the key for good", "writer", {200: _json("Key")}, this, refusals=(404, 412)),
+        Operation(
+            *("DELETE", one, "End the key for good", CHANGED_BY["key"], {200: _json("Key")}, this), refusals=(404, 412)
+        ),
     )
 
 
@@ -226,7 +236,7 @@ _ENTRY_FILTERS = tuple(
 )
 _BOOKS = (
     Operation(
-        *("GET", "/admin/v1/usage", "A usage report", "reader", {200: _REPORT}),
+        *("GET", "/admin/v1/usage", "A usage report", "viewer", {200: _REPORT}),
         parameters=(
             _query("group_by", TEXT, "org, team, user or key; model or kind; day, month or hour; or tag alone"),
             *_SPAN,
@@ -234,10 +244,10 @@ _BOOKS = (
         ),
     ),
     Operation(
-        *("GET", "/admin/v1/ledger", "Entries of the ledger, oldest first", "reader", {200: _page("Entry")}),
+        *("GET", "/admin/v1/ledger", "Entries of the ledger, oldest first", "viewer", {200: _page("Entry")}),
         parameters=(*_ENTRY_FILTERS, *_SPAN, *_LIST),
     ),
-    Operation("GET", "/admin/v1/holds", "Open holds, the next deadline first", "reader", {200: _page("Hold")}, _LIST),
+    Operation("GET", "/admin/v1/holds", "Open holds, the next deadline first", "viewer", {200: _page("Hold")}, _LIST),
     Operation("GET", "/admin/v1/alerts", "Soft thresholds that were crossed", "reader", {200: _page("Alert")}, _LIST),
     Operation(
         *("GET", "/admin/v1/quarantine", "Charges whose hold the ledger does not know", "reader"),
@@ -272,7 +282,7 @@ def _entered(path: str, summary: str, body: str, answer: str, *refusals: int) ->
 _MONEY = (
     _entered("/admin/v1/credits", "Pay into a prepaid budget, or move credit there", "NewCredit", "Credit", 402, 404),
     Operation(
-        *("GET", "/admin/v1/credits", "Credits and transfers: their entries", "reader", {200: _page("Entry")}),
+        *("GET", "/admin/v1/credits", "Credits and transfers: their entries", "viewer", {200: _page("Entry")}),
         parameters=(*_ENTRY_FILTERS, *_SPAN, *_LIST),
     ),
     _entered("/admin/v1/adjustments", "Correct what was spent", "NewAdjustment", "Adjustment", 404),
