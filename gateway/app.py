@@ -25,6 +25,7 @@ from gateway.dashboard.figures import Figures
 from gateway.dashboard.logins import Logins
 from gateway.dashboard.pages import Dashboard
 from gateway.parts import (
+    calendar_of,
     call_limits_of,
     door_rules_of,
     endpoints_of,
@@ -34,13 +35,15 @@ from gateway.parts import (
     proxies_of,
     room_of,
     scrape_bounds_of,
+    upstream_keys_of,
     upstream_of,
 )
-from gateway.settings import WEEKDAYS, Settings
+from gateway.settings import Settings
 from gateway.shared_metrics import Share
 from gateway.store.adjustments import Adjustments
 from gateway.store.alerts import Alerts
 from gateway.store.answers import Answers
+from gateway.store.changes import Changes
 from gateway.store.connection import check_fit, memory_use, open_redis
 from gateway.store.credits import Credits
 from gateway.store.jobs import Jobs
@@ -63,6 +66,7 @@ from gateway.store.upstream_account import UpstreamAccounts
 from gateway.upstream.pictures import PictureFetcher
 from gateway.web.adjustments import AdjustmentDesk
 from gateway.web.admin import scope_routes
+from gateway.web.audit import AuditDesk
 from gateway.web.auth import Authenticator
 from gateway.web.bad_keys import BadKeys
 from gateway.web.books import Books
@@ -95,7 +99,7 @@ from gateway.web.request_log import serve_logged
 from gateway.web.requests import OwnRequests
 from gateway.web.rotation import KeyRotation
 from gateway.web.scrape import LedgerScrape
-from gateway.web.services import Services, UpstreamKey
+from gateway.web.services import Services
 from gateway.web.settlement import Settlements, Tasks
 from gateway.web.turn import Handler
 from gateway.web.upstream_account import UpstreamDesk
@@ -135,13 +139,13 @@ class Gateway:
         self._redis = open_redis(redis_url, settings.redis_timeout_s, settings.redis_password)
         metrics = metrics_of(settings, prices, share, self._lines)
         scripts = RedisScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
-        calendar = Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
         self._hot = MultiplexedScripts(self._redis, settings.redis_timeout_s, metrics.observe_script)
+        calendar, principals = calendar_of(settings), Principals(self._hot.get)
         ledger = Ledger(self._redis, self._hot, calendar, settings.lease_s, self._hot)
         jobs, self._scopes = Jobs(self._redis, scripts), Scopes(self._redis, scripts)
-        tasks, counter, keys = Tasks(), Counter(), {DEFAULT_ORG: UpstreamKey(settings.upstream_api_key)}
-        principals, bad_keys = Principals(self._hot.get), BadKeys(proxies_of(settings))
-        auth = Authenticator(principals, self._scopes, admin_key, keys, DEFAULT_ORG, calendar, bad_keys)
+        tasks, counter, changes = Tasks(), Counter(), Changes(self._redis, scripts)
+        keys, bad_keys = upstream_keys_of(settings), BadKeys(proxies_of(settings))
+        auth = Authenticator(principals, self._scopes, admin_key, keys, DEFAULT_ORG, calendar, changes, bad_keys)
         self._spool = Spool(Path(settings.data_dir) / "spool")
         settlements = Settlements(ledger, jobs, tasks, metrics, self._spool, settings.settle_wait_s)
         leases = Leases(self._redis, self._hot, ledger, settings.lease_s, charge_whole=settings.charges_whole_holds)
@@ -199,6 +203,7 @@ class Gateway:
             ).routes(),
             *AdjustmentDesk(auth, Adjustments(scripts, calendar), scopes).routes(),
             *QuarantineDesk(auth, Quarantine(self._redis, scripts)).routes(),
+            *AuditDesk(auth, scopes, calendar).routes(),
             *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),
             *Reference(*inspections_of(settings)).routes(),
             *Dashboard(auth, sessions, logins, figures, calendar.zone).routes(),

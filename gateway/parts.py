@@ -2,13 +2,15 @@
 
 from ipaddress import ip_network
 
+from gateway.billing.budget import Calendar
 from gateway.billing.price_schedule import PriceSchedule
 from gateway.billing.principal import ScopeKind
 from gateway.brake import Network
 from gateway.call_log import Lines
 from gateway.metrics import Metrics
-from gateway.settings import Settings
+from gateway.settings import WEEKDAYS, Settings
 from gateway.shared_metrics import Share
+from gateway.store.keys import DEFAULT_ORG
 from gateway.store.scripts import SCRIPTS
 from gateway.upstream.choice import leg_to
 from gateway.upstream.leg import UpstreamLeg
@@ -17,10 +19,19 @@ from gateway.web.door import DoorRules
 from gateway.web.pages import PAGE_BODY_BYTES_MAX
 from gateway.web.polls import PollRules
 from gateway.web.room import Room
-from gateway.web.services import CallLimits
+from gateway.web.services import CallLimits, UpstreamKey
 from gateway.wire.call import Endpoint
 from gateway.wire.chat import ChatRules
 from gateway.wire.images import ImageRules
+
+
+def calendar_of(settings: Settings) -> Calendar:
+    return Calendar(settings.zone, WEEKDAYS.index(settings.first_weekday))
+
+
+def upstream_keys_of(settings: Settings) -> dict[str, UpstreamKey]:
+    """By organisation, of which there is one."""
+    return {DEFAULT_ORG: UpstreamKey(settings.upstream_api_key)}
 
 
 def upstream_of(settings: Settings) -> UpstreamLeg:

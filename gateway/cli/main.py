@@ -32,6 +32,7 @@ COMMANDS = {
     "ledger": Command("gateway.cli.ledger", "list the ledger's entries; verify, correct and archive the books"),
     "reconcile": Command("gateway.cli.reconcile", "hold the ledger against what MiniToolAI billed"),
     "holds": Command("gateway.cli.holds", "list the money held by calls that are running"),
+    "audit": Command("gateway.cli.audit", "list who changed what, and how it ended"),
     "doctor": Command("gateway.cli.doctor", "check what the gateway needs, and say what to do"),
 }
 

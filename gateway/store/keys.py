@@ -60,6 +60,8 @@ class Keys:
         self.crossed = self._prefix + "crossed"
         self.upstream_account = self._prefix + "upstream-account"
         self.reconciliations = self._prefix + "reconciliations"
+        self.changes = self._prefix + "changes"
+        self.outcomes = self._prefix + "outcomes"
         self.checkpoint = self._prefix + "checkpoint"
         self.quarantine = self._prefix + "quarantine"
         self.trimmed = self._prefix + "trimmed"

@@ -53,6 +53,7 @@ SCRIPTS = (
     "trim",
     "account",
     "enter",
+    "record",
     "put_scope",
     "rotate",
     "put_prices",

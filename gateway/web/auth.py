@@ -14,6 +14,7 @@ from gateway.billing.principal import Principal, Role, Scope, digest_of, organis
 from gateway.billing.reach import SEE_ORGANISATION, Reach, reach_of
 from gateway.fixed_secret import FixedSecret
 from gateway.store.admission import Refused
+from gateway.store.changes import Changes
 from gateway.store.packed import ScopeState, tightest
 from gateway.store.scopes import Principals, Scopes
 from gateway.web.bad_keys import BadKeys
@@ -52,6 +53,7 @@ class Authenticator:
         orgs: Collection[str],
         default_org: str,
         calendar: Calendar,
+        changes: Changes,
         bad_keys: BadKeys | None = None,
     ) -> None:
         self._principals = principals
@@ -60,6 +62,8 @@ class Authenticator:
         self._orgs = orgs
         self._default_org = default_org
         self._calendar = calendar
+        self.changes = changes
+        """Where what a caller changes is written down."""
         self.bad_keys = bad_keys or BadKeys()
 
     async def principal(self, authorization: bytes | None, x_api_key: bytes | None) -> Principal:

@@ -19,6 +19,7 @@ from gateway.billing.errors import (
 from gateway.billing.principal import Role
 from gateway.web.auth import Authenticator, Caller, bearer
 from gateway.web.errors import error_answer
+from gateway.web.trail import recorded
 from gateway.wire.request_head import check_json
 from gateway.wire.strictjson import JSONObject, decode, encode
 
@@ -40,6 +41,7 @@ def guarded(method: str, path: str, auth: Authenticator, who: Who, handler: Hand
     """A route whose handler runs only for callers with one of the roles; everyone else is refused before it.
 
     Of a viewer's or manager's route the handler sees to it that nobody gets beyond `caller.reach`.
+    What is no GET changes something, and is written down (`web.trail`).
     """
     roles = ROLES[who]
 
@@ -55,7 +57,9 @@ def guarded(method: str, path: str, auth: Authenticator, who: Who, handler: Hand
                 raise PermissionDenied("The role of your key was changed while this request came in. Send it again.")
 
         request.state.check_again = check_again
-        return await handler(request, caller)
+        if method == "GET":
+            return await handler(request, caller)
+        return await recorded(auth.changes, request, caller, handler)
 
     return RuledRoute(method, path, who, endpoint)
 

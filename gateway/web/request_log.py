@@ -21,6 +21,7 @@ async def serve_logged(app: ASGIApp, scope: Scope, receive: Receive, send: Send,
     began_at = time.perf_counter()
     state = scope.setdefault("state", {})
     record = RequestRecord(new_request_id(), scope["method"], scope["path"])
+    state["request_id"] = record.request_id
 
     async def send_on(message: Message) -> None:
         if message["type"] == "http.response.start":

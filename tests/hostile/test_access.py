@@ -63,6 +63,7 @@ ROUTES = {
     "POST /admin/v1/adjustments": "writer",
     "GET /admin/v1/quarantine": "reader",
     "DELETE /admin/v1/quarantine/{hold}": "writer",
+    "GET /admin/v1/audit": "reader",
     "GET /admin/v1/reconciliation": "reader",
     "POST /admin/v1/reconciliation": "writer",
     "GET /dashboard/static/{name}": "anyone",

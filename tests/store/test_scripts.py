@@ -23,6 +23,7 @@ from gateway.store.admission import Admitted
 from gateway.store.archive import Archive, Archiver, RawEntry
 from gateway.store.audit import Findings
 from gateway.store.bookkeeping import Bookkeeping
+from gateway.store.changes import Change, Changes
 from gateway.store.connection import open_redis
 from gateway.store.embedded import EmbeddedRedis
 from gateway.store.leases import Leases
@@ -81,6 +82,9 @@ def test_every_key_a_script_touches_is_declared(bench: Bench, valkey: EmbeddedRe
     bench.run(PriceBooks(bench.redis, confined).seed("walled", listed))
     notebook = bench.run(bench.scopes.read("walled", NOTEBOOK))
     bench.run(Secrets(bench.redis, confined).rotate("walled", notebook, "digest-of-the-new", 0, None))
+    bench.run(
+        Changes(bench.redis, confined, kept=0).begin("walled", Change("r", "admin", "admin", "create", "teams", ""))
+    )
     assert set(SCRIPTS) == confined.ran
     bench.run(confined.redis.aclose())
     bench.run(bench.redis.acl_deluser("confined"))

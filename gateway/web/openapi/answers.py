@@ -178,6 +178,11 @@ def _money() -> dict[str, Schema]:
             | {"estimated_percent": nullable(TEXT), "flagged": COUNT}
             | entered
         ),
+        "Change": closed(
+            {"id": TEXT, "at": INSTANT, "request_id": TEXT, "caller": TEXT, "role": one_of(*get_args(Role))}
+            | {"action": TEXT, "resource": TEXT, "resource_id": nullable(TEXT), "fields": nullable(ANY)}
+            | {"status": nullable(COUNT), "error": nullable(TEXT)}
+        ),
         "Price": closed(price | row | {"withdrawn": FLAG} | entered, *row, "withdrawn"),
         "ListedPrice": closed(
             price | row | {"withdrawn": FLAG} | entered | {"state": one_of(*get_args(PriceState))}, *row, "withdrawn"

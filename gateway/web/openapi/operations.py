@@ -297,6 +297,10 @@ _MONEY = (
         *("GET", "/admin/v1/reconciliation", "What was found so far", "reader", {200: _page("Reconciliation")}),
         parameters=(*_LIST, _ORG),
     ),
+    Operation(
+        *("GET", "/admin/v1/audit", "Who changed what, the oldest first", "reader", {200: _page("Change")}),
+        parameters=(*map(_query, ("caller", "action", "resource", "resource_id")), *_SPAN, *_LIST),
+    ),
     _entered("/admin/v1/prices", "A price from an instant on that is to come", "NewPrice", "Price"),
     Operation(
         *("GET", "/admin/v1/prices", "Prices, in the order they were entered", "reader"),

@@ -1,0 +1,84 @@
+"""Who changed what: what a caller who may change things asks for is written down first, then done, then how it ended.
+
+`web.http.guarded` does so for each route that changes anything, so none can forget it. What is refused for the key's
+role is in the log, not here: strangers would fill the list.
+"""
+
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.billing.errors import GatewayError, LedgerUnavailable
+from gateway.store.changes import Change, Changes, Outcome
+from gateway.web.auth import Caller
+from gateway.wire.stray_keys import without_keys
+from gateway.wire.strictjson import decode
+
+FIELDS_BYTES_MAX = 16 * 1024
+"""Of a body that is kept: the settings of a scope with each of its lists full are less."""
+
+_WORDS = {("DELETE", "keys"): "revoke", ("DELETE", "quarantine"): "dismiss", ("PATCH", ""): "change"}
+
+
+async def recorded(
+    changes: Changes, request: Request, caller: Caller, handler: Callable[[Request, Caller], Awaitable[Response]]
+) -> Response:
+    """Run the handler between the two records. Raises LedgerUnavailable before it, where nothing can be written."""
+    change_id = await changes.begin(caller.org, await _change_of(request, caller))
+    outcome: Outcome | None = None
+    try:
+        response = await handler(request, caller)
+        outcome = Outcome(response.status_code, resource_id=_id_in(response))
+        return response
+    except GatewayError as error:
+        outcome = Outcome(error.status, error.code)
+        raise
+    finally:
+        if outcome is not None:
+            with contextlib.suppress(LedgerUnavailable):  # what was done is done: its answer must not fail for this
+                await changes.end(caller.org, change_id, outcome)
+
+
+async def _change_of(request: Request, caller: Caller) -> Change:
+    _, _, resource, *rest = request.url.path.strip("/").split("/")
+    fields = _kept(await request.body())
+    named = rest[0] if rest else (fields or {}).get("id")
+    return Change(
+        request_id=request.state.request_id,
+        caller=caller.name,
+        role=caller.role,
+        action=rest[1] if len(rest) > 1 else _word_for(request.method, resource),
+        resource=resource,
+        resource_id=named[:100] if isinstance(named, str) else "",
+        fields=fields,
+    )
+
+
+def _word_for(method: str, resource: str) -> str:
+    return _WORDS.get((method, resource)) or _WORDS.get((method, "")) or "create"
+
+
+def _kept(body: bytes) -> dict[str, Any] | None:
+    """The body as an object, without keys that stand where they do not belong; None for none, or a large one."""
+    if not body or len(body) > FIELDS_BYTES_MAX:
+        return None
+    try:
+        decode(body)
+        fields: dict[str, Any] = json.loads(without_keys(body.decode()))
+    except (GatewayError, ValueError):
+        return None  # the handler refuses it, too
+    return fields
+
+
+def _id_in(response: Response) -> str:
+    """What the gateway chose: the id of a new key, say."""
+    try:
+        answer = json.loads(bytes(response.body))
+    except ValueError:
+        return ""
+    made = answer.get("id") if isinstance(answer, dict) else None
+    return made if isinstance(made, str) else ""
