@@ -1,5 +1,6 @@
 """Which secrets of the settings may be told right from wrong as often as anybody tries."""
 
+import hmac
 import secrets
 
 import pytest
@@ -29,6 +30,14 @@ def test_a_random_secret_is_beyond_guessing(make: object) -> None:
 def test_a_word_is_not(secret: str) -> None:
     """Nor what is long by repeating itself."""
     assert not is_beyond_guessing(secret)
+
+
+def test_a_secret_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a whole digest: neither how much of a guess is right nor how long the secret is shows in how long it takes."""
+    compared: list[tuple[str, str]] = []
+    monkeypatch.setattr(hmac, "compare_digest", lambda *both: compared.append(both))
+    FixedSecret("sk-admin").matches("sk-a")
+    assert [(digest_of("sk-a"), digest_of("sk-admin"))] == compared
 
 
 def test_a_secret_is_matched_by_itself_alone() -> None:

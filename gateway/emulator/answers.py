@@ -74,7 +74,8 @@ def compose(
     """The answer to `request`.
 
     `length_tokens` asks for an answer of exactly that many tokens a choice, unless `max_completion_tokens` is
-    less; `line_separators` puts U+2028 and U+2029, raw, into the content; `said` is what is said in place of sentences.
+    less; `line_separators` puts U+2028 and U+2029, raw, into the content; `said` is what is said in place of sentences,
+    in one event.
     """
     head = _head(request)
     choices = [_choice(request, index, length_tokens, line_separators, said) for index in range(request.choices)]
@@ -125,6 +126,8 @@ def _choice(
             tokens.extend(encode(" " + next(words)))
         tokens = tokens[:length_tokens]
     cut = len(tokens) > request.max_completion_tokens
+    if said is not None and not cut:
+        return [(text, len(tokens))], "stop"
     return list(_pieces(tokens[: request.max_completion_tokens])), "length" if cut else "stop"
 
 

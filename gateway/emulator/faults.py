@@ -93,7 +93,7 @@ FAULTS: dict[str, tuple[Read | None, str]] = {
     "crlf": (None, "lines end in CRLF"),
     "cr": (None, "lines end in CR"),
     "u2028": (None, "raw U+2028 and U+2029 inside the JSON of the content"),
-    "echo": (None, "the answer is the text of the last message, without the marker"),
+    "echo": (None, "the answer is the text of the last message, without the marker, in one event"),
     "broken_event": (None, "an event that is not JSON in the middle"),
     "comment": (None, "an SSE comment line before each event"),
     "big_event": (_count, "big_event=BYTES: an event padded by that many bytes in the middle"),

@@ -292,7 +292,7 @@ def test_a_key_is_not_told_twice_under_an_idempotency_key(target: Target) -> Non
     assert ("idempotency_unreplayable", first.json()["id"]) == tuple(
         again.json()["error"][name] for name in ("code", "id")
     )
-    assert first.json()["key"] not in again.text
+    assert "sk-mt-" not in again.text
 
 
 def rotate(target: Target, key_id: str, **fields: object) -> dict[str, str]:
