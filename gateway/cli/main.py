@@ -25,6 +25,7 @@ COMMANDS = {
     "organisations": Command("gateway.cli.organisations", "list, show, set, block and unblock the organisation"),
     "teams": Command("gateway.cli.teams", "create, list, show, set, block and unblock teams"),
     "users": Command("gateway.cli.users", "create, list, show, set, block and unblock users"),
+    "budgets": Command("gateway.cli.budgets", "list budgets, the fullest first; set and remove them"),
     "keys": Command("gateway.cli.keys", "create, list, show, set, block, unblock and revoke sub-keys"),
     "credit": Command("gateway.cli.credit", "pay into a prepaid budget, or move credit between two"),
     "prices": Command("gateway.cli.prices", "list prices and when they begin; set one from a day on"),

@@ -94,7 +94,7 @@ def add_creating(actions: Any, group: Group, action: Action) -> None:
     add_setting_arguments(creating, group.fields, creating=True)
 
 
-def add_action(actions: Any, name: str, action: Action, summary: str) -> argparse.ArgumentParser:
+def add_action(actions: Any, name: str, action: Callable[..., int], summary: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=summary)
     add_connection_arguments(parser)
     parser.set_defaults(action=action)
