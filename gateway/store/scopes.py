@@ -20,7 +20,8 @@ from gateway.store.scripts import Argument, Reply, ScriptRunner, TranslatedFault
 from gateway.wire.scopes import settings_json, stored_settings
 
 _BINDINGS_MAX = 50_000
-_OWNERS_AT_ONCE = 500
+_DECODED_AT_ONCE = 100  # without a pause, and the calls on this loop wait meanwhile
+_OWNERS_AT_ONCE = 500  # the same, of owners alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ class Scopes:
                 )
             case [b"exists"]:
                 raise AlreadyExists(
-                    f"A {settings.kind} with id {settings.id} exists; change it with PATCH.", param="id"
+                    f"A {settings.kind} with id {settings.id} exists: change it with PATCH, or choose another id.",
+                    param="id",
                 )
             case [b"missing", int(number)]:
                 parent = settings.parents()[number - 1]
@@ -130,8 +132,12 @@ class Scopes:
 
     async def several(self, org: str, scopes: Sequence[Scope]) -> list[tuple[ScopeSettings, ScopeState]]:
         """Settings and state of these scopes in their order; those that do not exist are left out."""
-        if not scopes:
-            return []
+        rows: list[tuple[ScopeSettings, ScopeState]] = []
+        for begin in range(0, len(scopes), _DECODED_AT_ONCE):
+            rows += await self._rows(org, scopes[begin : begin + _DECODED_AT_ONCE])
+        return rows
+
+    async def _rows(self, org: str, scopes: Sequence[Scope]) -> list[tuple[ScopeSettings, ScopeState]]:
         keys = Keys(org)
         values = await self._mget([keys.settings(scope) for scope in scopes] + [keys.state(scope) for scope in scopes])
         triples = zip(scopes, values[: len(scopes)], values[len(scopes) :], strict=True)

@@ -20,7 +20,6 @@ from gateway.billing.errors import (
     IdempotencyUnreplayable,
     InvalidRequest,
     PermissionDenied,
-    PreconditionFailed,
 )
 from gateway.billing.money import format_usd
 from gateway.billing.principal import (
@@ -41,7 +40,6 @@ from gateway.web.reached import ReachedScopes
 from gateway.wire.scopes import budget_json, changed_settings, new_settings, settings_json
 
 _LETTERS = string.ascii_letters + string.digits
-_CHANGE_TRIES = 5
 READ_BY: Mapping[ScopeKind, Who] = {"organisation": "reader", "team": "viewer", "user": "viewer", "key": "viewer"}
 CHANGED_BY: Mapping[ScopeKind, Who] = {"organisation": "writer", "team": "writer", "user": "manager", "key": "manager"}
 
@@ -156,17 +154,9 @@ class ScopeResource:
     async def _change(
         self, request: Request, caller: Caller, change: Callable[[ScopeSettings], ScopeSettings]
     ) -> Response:
-        scope, reached = self._scope(request), self._reached(caller)
-        for _ in range(_CHANGE_TRIES):
-            stored = await reached.read_to_change(scope)
-            changed = change(stored.settings)
-            reached.check_change(changed)
-            if await self._scopes.replace(caller.org, stored, changed):
-                return json_response(await self._answer(caller.org, scope))
-        raise PreconditionFailed(
-            f"{scope.kind.capitalize()} {scope.id} is being changed by others at this moment, so this change was not "
-            "made. Try again."
-        )
+        scope = self._scope(request)
+        await self._reached(caller).change(scope, change)
+        return json_response(await self._answer(caller.org, scope))
 
     async def _answer(self, org: str, scope: Scope) -> dict[str, object]:
         settings, state = await self._scopes.get(org, scope)

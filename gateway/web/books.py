@@ -92,7 +92,8 @@ class Books:
         params = query(request, {"limit": "1000", "cursor": ""})
         limit = limit_of(params["limit"])
         holds, after = list[OpenHold](), hold_cursor(params["cursor"])
-        while len(holds) < limit and (some := await self._ledger.open_holds(caller.org, limit=limit, after=after)):
+        at_once = limit if caller.reach.is_whole else max(limit, _AT_ONCE)
+        while len(holds) < limit and (some := await self._ledger.open_holds(caller.org, limit=at_once, after=after)):
             after = some[-1].deadline_ms, some[-1].id
             holds += [hold for hold in some if caller.reach.covers_booked(hold)][: limit - len(holds)]
         last = f"{holds[-1].deadline_ms}-{holds[-1].id}" if len(holds) == limit else None

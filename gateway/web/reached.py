@@ -1,13 +1,15 @@
 """The scopes as one caller has them: what is out of reach is not there, and only members are theirs to change."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-from gateway.billing.errors import PermissionDenied
+from gateway.billing.errors import PermissionDenied, PreconditionFailed
 from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.reach import Reach
 from gateway.billing.scope import ScopeSettings
 from gateway.store.packed import ScopeState
 from gateway.store.scopes import Scopes, Stored, no_parent, no_such
+
+_CHANGE_TRIES = 5
 
 
 class ReachedScopes:
@@ -35,6 +37,23 @@ class ReachedScopes:
                 if not settings.revoked_at_ms:
                     self.check_change(settings)
         return stored
+
+    async def change(self, scope: Scope, change: Callable[[ScopeSettings], ScopeSettings]) -> None:
+        """Store what `change` makes of a scope's settings as they are; whoever was faster had the first word.
+
+        Raises what `read_to_change` raises; PermissionDenied also for what it makes of them; PreconditionFailed: others
+        were faster again and again.
+        """
+        for _ in range(_CHANGE_TRIES):
+            stored = await self.read_to_change(scope)
+            changed = change(stored.settings)
+            self.check_change(changed)
+            if await self._scopes.replace(self._reach.org, stored, changed):
+                return
+        raise PreconditionFailed(
+            f"{scope.kind.capitalize()} {scope.id} is being changed by others at this moment, so this change was not "
+            "made. Try again."
+        )
 
     def check_change(self, settings: ScopeSettings) -> None:
         """Raises PermissionDenied: it is a key whose role is not member, their own or another's."""

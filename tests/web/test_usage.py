@@ -4,16 +4,19 @@ import asyncio
 import csv
 import io
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from gateway.billing.errors import InvalidRequest
+from gateway.billing.errors import InvalidRequest, LedgerUnavailable
 from gateway.billing.principal import Scope
 from gateway.billing.reach import Reach
-from gateway.store.cells import Measures
+from gateway.store.cells import Cell, Measures
+from gateway.store.reports import Reports
 from gateway.web.usage import Row, joined, usage_csv, usage_json
 from gateway.web.usage_reports import UsageReports
-from tests.store.bench import BY_NOTEBOOK, BY_ROBOT, ORG, capture, open_bench
+from tests.store.bench import BY_NOTEBOOK, BY_ROBOT, ORG, Bench, capture, open_bench
 
 GROUPS = ("key", "model")
 EVERYTHING = Reach(ORG, Scope("organisation", ORG), None)
@@ -62,3 +65,38 @@ def test_a_report_that_is_too_long_says_what_to_do(redis_url: str, monkeypatch: 
         with pytest.raises(InvalidRequest) as refused:
             bench.run(reports.rows(EVERYTHING, ("key",), "", ""))
         assert "more than 1 rows: move from and to together" in str(refused.value)
+
+
+class Overtaken(Reports):
+    """While it reads a team's cells a call is settled and projected by others, `times` times."""
+
+    def __init__(self, bench: Bench, times: int) -> None:
+        super().__init__(bench.redis, bench.scripts, bench.ledger, bench.calendar)
+        self._bench, self._left = bench, times
+
+    async def of_team(self, *args: Any) -> AsyncIterator[Cell]:
+        cells = [cell async for cell in super().of_team(*args)]
+        if self._left:
+            self._left -= 1
+            request = self._bench.call(100, BY_NOTEBOOK)
+            await self._bench.ledger.admit(request)
+            await self._bench.ledger.settle(request, capture(3))
+            await self.catch_up(ORG)
+        for cell in cells:
+            yield cell
+
+
+@pytest.mark.parametrize("times", [0, 1, 4, 5])
+def test_a_teams_report_is_of_one_moment(redis_url: str, times: int) -> None:
+    """What cells of a team and of its users tell is subtracted, so both are read anew where one of them moved."""
+    with open_bench(redis_url) as (bench,):
+        request = bench.call(100, BY_NOTEBOOK)
+        bench.admit(request)
+        bench.settle(request, capture(3))
+        reports = UsageReports(Overtaken(bench, times), bench.scopes, bench.calendar)
+        asked = reports.rows(Reach(ORG, Scope("team", "red"), BY_NOTEBOOK), ("user",), "", "")
+        if times == 5:
+            with pytest.raises(LedgerUnavailable):
+                bench.run(asked)
+        else:
+            assert [(("an",), 1 + times)] == [(place, measures.requests) for place, measures in bench.run(asked)]
