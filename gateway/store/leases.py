@@ -38,7 +38,8 @@ class Leases:
     async def renew(self, org: str, running: Sequence[tuple[str, Progress]]) -> tuple[str, ...]:
         """Put off the deadlines of running calls, by hold id, and keep what each has used so far.
 
-        Returns the ids of holds that are open no more. Raises LedgerUnavailable: try again before the lease is over.
+        Returns the ids of holds that expired, or that nobody knows. Raises LedgerUnavailable: try again before the
+        lease is over.
         """
         if not running:
             return ()

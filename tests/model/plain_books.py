@@ -185,15 +185,15 @@ class PlainBooks:
         return replace(later[0], retry_after_ms=longest_ms) if later else None
 
     def renew(self, running: Sequence[tuple[str, Progress]], now_ms: int) -> tuple[str, ...]:
-        """Which of them are open no more."""
-        ended = []
+        """Which of them expired, or are not known."""
+        expired = []
         for hold_id, so_far in running:
             hold = self.holds.get(hold_id)
-            if hold is None or hold.state != "open":
-                ended.append(hold_id)
-                continue
-            hold.deadline_ms, hold.so_far = max(hold.deadline_ms, now_ms + LEASE_MS), so_far
-        return tuple(ended)
+            if hold is None or hold.state == "expired":
+                expired.append(hold_id)
+            elif hold.state == "open":
+                hold.deadline_ms, hold.so_far = max(hold.deadline_ms, now_ms + LEASE_MS), so_far
+        return tuple(expired)
 
     def overdue(self, now_ms: int) -> set[str]:
         return {name for name, hold in self.holds.items() if hold.state == "open" and hold.deadline_ms <= now_ms}

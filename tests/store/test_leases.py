@@ -52,13 +52,28 @@ def test_a_renewed_hold_is_not_overdue(bench: Bench) -> None:
 
 
 def test_a_hold_that_ended_is_not_renewed(bench: Bench) -> None:
-    """Its id is told, so that who runs it knows; nothing about it changes."""
-    ended, unknown = begun(bench), bench.call(1)
-    bench.settle(ended, capture(5))
+    """Nothing about it changes. The id of one that its call has not ended is told, so that who runs it knows; one that
+    is settled while its answer is still being sent is no fault."""
+    settled, expired, unknown = begun(bench), bench.call(2), bench.call(1)
+    bench.settle(settled, capture(5))
+    bench.admit(expired)
+    bench.lapse(expired)
+    assert 1 == len(expire_all(bench))
     before = bench.everything()
-    gone = bench.run(leases(bench).renew(bench.org, [(ended.hold_id, TOLD), (unknown.hold_id, TOLD)]))
-    assert (ended.hold_id, unknown.hold_id) == gone
+    each = [(request.hold_id, TOLD) for request in (settled, expired, unknown)]
+    assert (expired.hold_id, unknown.hold_id) == bench.run(leases(bench).renew(bench.org, each))
     assert before == bench.everything()
+
+
+def test_a_hold_is_renewed_where_redis_is_full(bench: Bench) -> None:
+    """A full Redis admits nothing, but what runs goes on: else its holds expire, and each charge is a correction."""
+    request = begun(bench)
+    bench.run(bench.redis.config_set("maxmemory", 1))
+    try:
+        assert () == bench.run(leases(bench).renew(bench.org, [(request.hold_id, TOLD)]))
+    finally:
+        bench.run(bench.redis.config_set("maxmemory", 0))
+    assert [] == overdue(bench)
 
 
 def test_an_expired_hold_is_charged_what_was_told_last(bench: Bench) -> None:
