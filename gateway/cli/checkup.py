@@ -16,6 +16,7 @@ import httpx
 
 from gateway.billing.errors import LedgerUnavailable
 from gateway.cli.serve import ADMIN_KEY_FILE
+from gateway.fixed_secret import is_beyond_guessing
 from gateway.settings import Settings, SettingsError, load_prices, load_settings
 from gateway.store.connection import UnfitRedis, open_redis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError, server_program
@@ -80,7 +81,10 @@ def _upstream_key(settings: Settings) -> Iterator[Finding]:
 
 def _admin_key(settings: Settings) -> Iterator[Finding]:
     path = Path(settings.data_dir) / ADMIN_KEY_FILE
-    if settings.admin_key:
+    if settings.admin_key and not is_beyond_guessing(settings.admin_key):
+        advice = "Make a random one: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        yield Finding("administrator's key", "warning", "GATEWAY_ADMIN_KEY may be guessed", advice)
+    elif settings.admin_key:
         yield Finding("administrator's key", "ok", "set in GATEWAY_ADMIN_KEY")
     elif not path.exists():
         yield Finding("administrator's key", "ok", f"the first start makes one in {path}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from gateway.cli.checkup import clock_finding, redis_findings
 from gateway.cli.main import main
 from gateway.store.server_facts import ServerFacts
 from tests.servers import Server, free_port
-from tests.stack import ADMIN_KEY, UPSTREAM_KEY, running_stack
+from tests.stack import UPSTREAM_KEY, running_stack
 
 WELL = ServerFacts(
     name="Valkey",
@@ -59,7 +60,7 @@ def test_a_running_gateway_has_what_it_needs(
         gateway = stack.gateway()
         place.setenv("MINITOOLAI_BASE_URL", stack.emulator_url)
         place.setenv("REDIS_URL", redis_url)
-        place.setenv("GATEWAY_ADMIN_KEY", ADMIN_KEY)
+        place.setenv("GATEWAY_ADMIN_KEY", secrets.token_urlsafe(32))
         place.setenv("GATEWAY_PORT", gateway.url.rpartition(":")[2])
         code, checks = told(capsys)
         assert {"ok"} == {check["state"] for check in checks.values()}, checks
@@ -118,6 +119,17 @@ def test_each_fault_is_found_and_says_what_to_do(
     assert f"chmod 600 {tmp_path / 'admin-key'}" in text
     assert "4 to mend, 1 to look at" in text
     assert "hunter2-secret" not in text + str(checks)
+
+
+def test_a_chosen_administrators_key_is_a_warning(
+    place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever guesses it owns the books; it is not repeated."""
+    place.setenv("GATEWAY_ADMIN_KEY", "our-own-gateway-2026")
+    main(["doctor"])
+    text = capsys.readouterr().out
+    assert "GATEWAY_ADMIN_KEY may be guessed" in text
+    assert "our-own-gateway" not in text
 
 
 def test_a_redis_that_keeps_nothing_is_a_warning(
