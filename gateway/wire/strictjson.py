@@ -6,42 +6,38 @@ spent on another is no budget, so such bodies are refused, each with a sentence 
 
 Laws:
 - The work is linear in the body, done in C, and bounded: `DEPTH_MAX` levels, `VALUES_MAX` values, `ESCAPES_MAX`
-  backslashes. No body within these bounds keeps the event loop from its other work for a twentieth of a second.
+  backslashes, `TEXT_BYTES_MAX` of letters beyond ASCII. No body within these bounds keeps the event loop from its other
+  work for a twentieth of a second. Above one it is refused as a request, for as JSON it may be valid.
 - `encode(decode(body))` has the same meaning as `body` to every parser that follows RFC 8259.
 """
 
+import codecs
 import json
 import math
 from collections.abc import Generator, Iterator
-from itertools import accumulate
 from typing import NoReturn, TypeAlias
 
 import msgspec
 
-from gateway.billing.errors import DuplicateKey, InvalidJSON
+from gateway.billing.errors import DuplicateKey, InvalidJSON, InvalidRequest
+from gateway.wire.structure import DEPTH_MAX, ESCAPES_MAX, TOO_DEEP, VALUES_MAX, Structure
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 JSONObject: TypeAlias = dict[str, "JSON"]
 
-DEPTH_MAX = 64
-VALUES_MAX = 20_000
-"""Six thousand messages. Building a value takes a microsecond or two, in which nothing else runs."""
+MIXED_BYTES_MAX = 4 * 1024 * 1024
+"""A body with letters beyond ASCII both as they are and as \\uXXXX. It is read as one text, each letter of which takes
+as many bytes as the widest does; so it is smaller."""
 
-ESCAPES_MAX = 3_000_000
-"""Three million letters written as \\uXXXX are more than any model's context; each is read by itself."""
-
-PADDING_BYTES_MAX = 12 * 1024 * 1024
-"""What stands outside strings: 20,000 long numbers on lines of their own, each with its indent, are less."""
-
-DIGITS_MAX = 400
-"""A double has at most 309 digits before its point; converting thousands of digits is quadratic."""
+DIGITS_MAX = 64
+"""Three times what a double can tell apart. What a number takes to be read and written grows with the square of it."""
 
 
 def decode(body: bytes) -> JSONObject:
     """Read a request's body: one JSON object in strict UTF-8.
 
-    Raises DuplicateKey (at any depth, in any spelling: the message and `param` name the key) and
-    InvalidJSON (everything else), both 400.
+    Raises DuplicateKey (at any depth, in any spelling: the message and `param` name the key), InvalidRequest (above a
+    bound) and InvalidJSON (everything else), all 400; RequestTooLarge (413: too much text).
     """
     text = _text_of(body)
     if not _is_modest(body):
@@ -54,12 +50,19 @@ def decode(body: bytes) -> JSONObject:
 
 def decode_in_steps(body: bytes) -> Generator[None, None, JSONObject]:
     """As `decode`, with a pause between steps: for a large body each takes milliseconds, in which nothing else runs."""
-    text = _text_of(body)
+    has_wide_escapes = yield from _counted(body)
+    if body.isascii() or has_wide_escapes:
+        if not body.isascii() and len(body) > MIXED_BYTES_MAX:
+            raise InvalidRequest(_TOO_MIXED)
+        text = body.decode()
+        yield
+        value = _object_in(text)
+        del text
+    else:
+        value = yield from _wide_object_in(body)
     yield
-    yield from _counted(body)
-    value = _object_in(text)
-    yield
-    _refuse_lone_surrogates(body, value)
+    if has_wide_escapes:
+        _refuse_lone_surrogates(body, value)
     return value
 
 
@@ -72,40 +75,96 @@ def encode(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
-_TOO_DEEP = f"The body is nested too deeply: at most {DEPTH_MAX} levels of arrays and objects."
-_TOO_MANY = f"The body holds too many values: at most {VALUES_MAX}, counted by its commas, brackets and braces."
-_TOO_MANY_ESCAPES = (
-    f"The body holds too many backslashes: at most {ESCAPES_MAX}. Write letters in UTF-8, unescaped, or send less."
+_TOO_MIXED = (
+    f"A body above {MIXED_BYTES_MAX} bytes writes letters beyond ASCII in one way: all in UTF-8, or all as \\uXXXX."
 )
-_TOO_MUCH_PADDING = "The body holds too much white space between its values; send it without."
 _LARGE_BYTES = 16 * 1024
 _PIECE_BYTES = 1024 * 1024
+_STRING_BYTES = 256
+"""To read a string takes as long as so many bytes of it."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def _object_in(text: str) -> JSONObject:
+def _wide_object_in(body: bytes) -> Generator[None, None, JSONObject]:
+    """A large body with letters beyond ASCII in UTF-8, and none as an escape.
+
+    As one text each of its letters would take as many bytes as the widest, pictures too. So each byte is taken for a
+    letter at first, which changes nothing that is JSON's, and then those strings are read anew that have any of them.
+    """
+    text = body.decode("latin-1")
+    yield
+    try:
+        value = _object_in(text, "byte")
+    except DuplicateKey as error:
+        raise _duplicate_of((error.param or "").encode("latin-1", "ignore").decode(errors="ignore")) from None
+    del text
+    yield
+    yield from _read_as_utf8(value)
+    return value
+
+
+def _read_as_utf8(value: JSONObject) -> Generator[None, None, None]:
+    """Read each string anew whose letters are bytes, keys included."""
+    work_bytes = 0
+    open_values: list[JSON] = [value]
+    while open_values:
+        parent = open_values.pop()
+        if isinstance(parent, dict) and not all(map(str.isascii, parent)):
+            members = [(_utf8_in(key), member) for key, member in parent.items()]
+            parent.clear()
+            parent.update(members)
+        children = parent.items() if isinstance(parent, dict) else enumerate(parent) if isinstance(parent, list) else ()
+        for place, child in list(children):
+            if isinstance(child, dict | list):
+                open_values.append(child)
+            elif isinstance(child, str) and not child.isascii():
+                work_bytes += len(child) + _STRING_BYTES
+                if work_bytes > _PIECE_BYTES:
+                    work_bytes = 0
+                    yield
+                parent[place] = text = _utf8_in(child)  # type: ignore[index,call-overload]  # as its kind has it
+                if len(child) > _PIECE_BYTES:
+                    yield
+                    encode(text)  # a string keeps its UTF-8: it is there when it is sent on
+                    yield
+
+
+def _utf8_in(text: str) -> str:
+    return text.encode("latin-1").decode()
+
+
+def _object_in(text: str, column: str = "column") -> JSONObject:
+    """`column`: what stands between two breaks of a line."""
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         # `msg` is json's own wording; it never quotes the body.
         reason = error.msg.removesuffix(" at")
         raise InvalidJSON(
-            f"The body is not valid JSON: {reason} at line {error.lineno}, column {error.colno}."
+            f"The body is not valid JSON: {reason} at line {error.lineno}, {column} {error.colno}."
         ) from None
     except RecursionError:
-        raise InvalidJSON(_TOO_DEEP) from None
+        raise InvalidRequest(TOO_DEEP) from None
     if not isinstance(value, dict):
         raise InvalidJSON('The body must be a JSON object, such as {"model": "…", …}.')
     return value
 
 
 def _text_of(body: bytes) -> str:
-    if body.startswith(_BYTE_ORDER_MARK):
-        raise InvalidJSON("The body begins with a byte-order mark; send plain UTF-8.")
+    _refuse_mark(body)
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise InvalidJSON(f"The body is not UTF-8: wrong byte at offset {error.start}.") from None
+        raise _not_utf8(error.start) from None
+
+
+def _refuse_mark(body: bytes) -> None:
+    if body.startswith(_BYTE_ORDER_MARK):
+        raise InvalidJSON("The body begins with a byte-order mark; send plain UTF-8.")
+
+
+def _not_utf8(offset: int) -> InvalidJSON:
+    return InvalidJSON(f"The body is not UTF-8: wrong byte at offset {offset}.")
 
 
 def _is_modest(body: bytes) -> bool:
@@ -118,60 +177,26 @@ def _is_modest(body: bytes) -> bool:
     return few_values and (len(body) <= ESCAPES_MAX or body.count(b"\\") <= ESCAPES_MAX)
 
 
-def _counted(body: bytes) -> Generator[None, None, None]:
-    """Bound depth and number of values before anything is built, with a pause behind each piece."""
-    structure = _Structure()
+def _counted(body: bytes) -> Generator[None, None, bool]:
+    """Bound depth and number of values before anything is built, with a pause behind each piece.
+
+    Returns whether letters beyond ASCII are written as escapes. Raises what `decode` does for what is not UTF-8.
+    """
+    _refuse_mark(body)
+    structure, utf8 = Structure(), codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(body), _PIECE_BYTES):
-        structure.add(body[start : start + _PIECE_BYTES])
+        piece = body[start : start + _PIECE_BYTES]
+        before_bytes = len(utf8.getstate()[0])
+        try:
+            utf8.decode(piece, final=start + _PIECE_BYTES >= len(body))
+        except UnicodeDecodeError as error:
+            raise _not_utf8(start - before_bytes + error.start) from None
+        structure.add(piece)
         yield
+    return structure.has_wide_escapes
 
 
-class _Structure:
-    """A body's brackets, braces and commas outside its strings, counted piece by piece."""
-
-    _escapes = _quotes = _outside_bytes = _marks = _values = _depth = 0
-    _within_string = 0  # or 1: which of the parts between quotes is outside
-    _half_escape = b""
-
-    def add(self, piece: bytes) -> None:
-        """Raises InvalidJSON as soon as a bound is passed, before much is made of the piece."""
-        self._escapes += piece.count(b"\\")
-        if self._escapes > ESCAPES_MAX:
-            raise InvalidJSON(_TOO_MANY_ESCAPES)
-        outside = self._outside_strings(piece)
-        self._outside_bytes += len(outside)
-        if self._outside_bytes > PADDING_BYTES_MAX:
-            raise InvalidJSON(_TOO_MUCH_PADDING)
-        structure = outside.translate(None, _NOT_STRUCTURE)
-        self._marks += len(structure)
-        self._values += structure.count(b"[") + structure.count(b"{") + structure.count(b",")
-        if self._values > VALUES_MAX or self._marks > 2 * VALUES_MAX:  # a bracket that opens has one that closes
-            raise InvalidJSON(_TOO_MANY)
-        depths = list(accumulate(map(_STEP.__getitem__, structure), initial=self._depth))
-        self._depth = depths[-1]
-        if max(depths) > DEPTH_MAX:
-            raise InvalidJSON(_TOO_DEEP)
-
-    def _outside_strings(self, piece: bytes) -> bytes:
-        """Without escaped backslashes and quotes, what lies between each second pair of quotes is no string."""
-        piece = self._half_escape + piece
-        self._half_escape = b"\\" if (len(piece) - len(piece.rstrip(b"\\"))) % 2 else b""
-        whole = piece[: len(piece) - len(self._half_escape)]
-        unescaped = whole.replace(b"\\\\", b"").replace(b'\\"', b"")
-        quotes = unescaped.count(b'"')
-        self._quotes += quotes
-        if self._quotes > 4 * VALUES_MAX:  # a member has at most four
-            raise InvalidJSON(_TOO_MANY)
-        outside = b"".join(unescaped.split(b'"')[self._within_string :: 2])
-        self._within_string ^= quotes & 1
-        return outside
-
-
-_NOT_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 _NOT_COUNTED = bytes(set(range(256)) - set(b"[{,\\"))
-_STEP = [0] * 256
-for _opening, _closing in (b"[]", b"{}"):
-    _STEP[_opening], _STEP[_closing] = 1, -1
 
 
 def _refuse_lone_surrogates(body: bytes, value: JSONObject) -> None:
@@ -180,7 +205,8 @@ def _refuse_lone_surrogates(body: bytes, value: JSONObject) -> None:
         return
     try:
         for text in _strings_in(value):
-            text.encode()
+            if not text.isascii():
+                text.encode()
     except UnicodeEncodeError:
         raise InvalidJSON("A string in the body holds half a surrogate pair (\\ud800 to \\udfff).") from None
 
@@ -212,6 +238,10 @@ def _duplicate(pairs: list[tuple[str, JSON]]) -> DuplicateKey:
         if key in seen:
             break
         seen.add(key)
+    return _duplicate_of(key)
+
+
+def _duplicate_of(key: str) -> DuplicateKey:
     # The key may hold half a surrogate pair, which an answer could not carry.
     name = key[:80].encode(errors="replace").decode()
     return DuplicateKey(f'The key "{name}" appears twice in one object; keep one of them.', param=name)
@@ -232,7 +262,7 @@ def _float_of(digits: str) -> float:
 
 def _refuse_long_number(digits: str) -> None:
     if len(digits) > DIGITS_MAX:
-        raise InvalidJSON(f"A number in the body has more than {DIGITS_MAX} digits.")
+        raise InvalidRequest(f"A number in the body has more than {DIGITS_MAX} digits; send fewer.")
 
 
 def _refuse_constant(name: str) -> NoReturn:

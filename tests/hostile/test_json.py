@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from gateway.wire.strictjson import DEPTH_MAX, ESCAPES_MAX, PADDING_BYTES_MAX, VALUES_MAX
+from gateway.wire.structure import DEPTH_MAX, ESCAPES_MAX, PADDING_BYTES_MAX, TEXT_BYTES_MAX, VALUES_MAX
 from tests.e2e.client import CHAT, IMAGES, OPENAI_CHAT
 from tests.hostile.conftest import Target
 from tests.stack import ADMIN_KEY
@@ -20,6 +20,7 @@ CONTROL = (
     "/admin/v1/upstream",
 )
 INVALID, DUPLICATE = (400, "invalid_json"), (400, "duplicate_key")
+TOO_MUCH = (400, "invalid_request")
 
 REQUEST = '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello"}]}'
 
@@ -42,18 +43,18 @@ BODIES: Mapping[str, tuple[bytes, tuple[int, str]]] = {
     "half a pair in a key": (rb'{"\ud800":1}', INVALID),
     "NaN": (b'{"a":NaN}', INVALID),
     "Infinity": (b'{"a":-Infinity}', INVALID),
-    "5,000 digits": (b'{"a":' + b"9" * 5000 + b"}", INVALID),
+    "5,000 digits": (b'{"a":' + b"9" * 5000 + b"}", TOO_MUCH),
     "1e999": (b'{"a":1e999}', INVALID),
     "a leading zero": (b'{"a":01}', INVALID),
     "a control character": (b'{"a":"\x00"}', INVALID),
-    "65 levels": (b'{"a":' * 65 + b"1" + b"}" * 65, INVALID),
-    "100,000 levels": (b"[" * 100_000, INVALID),
+    "65 levels": (b'{"a":' * 65 + b"1" + b"}" * 65, TOO_MUCH),
+    "100,000 levels": (b"[" * 100_000, TOO_MUCH),
     "a key twice": (b'{"model":"gpt-4o-mini","model":"gpt-4o"}', DUPLICATE),
     "a key twice, escaped": (rb'{"model":"gpt-4o-mini","mod\u0065l":"gpt-4o"}', DUPLICATE),
     "a key twice, far down": (b'{"a":[{"b":{"c":1,"c":1}}]}', DUPLICATE),
     "a key twice, the same value": (b'{"a":1,"a":1}', DUPLICATE),
     "an empty key twice": (b'{"":1,"":2}', DUPLICATE),
-    "too many values": (b'{"a":[' + b"1," * VALUES_MAX + b"1]}", INVALID),
+    "too many values": (b'{"a":[' + b"1," * VALUES_MAX + b"1]}", TOO_MUCH),
 }
 
 
@@ -81,10 +82,26 @@ LARGE: Mapping[str, bytes] = {
 
 @pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
 def test_a_large_body_made_to_take_long_is_refused(target: Target, body: bytes) -> None:
-    """Within the bound of its size, and before anything is built of it."""
+    """Within the bound of its size, before anything is built of it; what may be valid JSON is not called invalid."""
     with target.untouched():
-        assert INVALID == answer_to(target, CHAT, body, target.neighbour)
+        assert TOO_MUCH == answer_to(target, CHAT, body, target.neighbour)
         assert (413, "request_too_large") == answer_to(target, CONTROL[0], body, ADMIN_KEY)
+
+
+WIDE: Mapping[str, bytes] = {
+    "30 MB of letters beyond ASCII": "中".encode() * 10 * M,
+    "one emoji behind 29 MB": b"a" * 29 * M + "😀".encode(),
+    "one escape behind 29 MB": b"a" * 29 * M + rb"\u4e2d",
+}
+
+
+@pytest.mark.parametrize("text", WIDE.values(), ids=WIDE)
+def test_more_text_than_any_model_takes_is_refused(target: Target, text: bytes) -> None:
+    """Each of its letters would take as many bytes as the widest, in one step."""
+    assert len(text) > TEXT_BYTES_MAX
+    with target.untouched():
+        body = REQUEST.encode().replace(b"Hello", text)
+        assert (413, "request_too_large") == answer_to(target, CHAT, body, target.neighbour)
 
 
 def test_what_is_sent_on_is_what_was_read(target: Target) -> None:

@@ -8,17 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.billing.errors import DuplicateKey, InvalidJSON
-from gateway.wire import strictjson
-from gateway.wire.strictjson import (
-    DEPTH_MAX,
-    ESCAPES_MAX,
-    PADDING_BYTES_MAX,
-    VALUES_MAX,
-    decode,
-    decode_in_steps,
-    encode,
-)
+from gateway.billing.errors import DuplicateKey, GatewayError, InvalidJSON, InvalidRequest, RequestTooLarge
+from gateway.wire import strictjson, structure
+from gateway.wire.strictjson import DIGITS_MAX, MIXED_BYTES_MAX, decode, decode_in_steps, encode
+from gateway.wire.structure import DEPTH_MAX, ESCAPES_MAX, PADDING_BYTES_MAX, TEXT_BYTES_MAX, VALUES_MAX
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -95,11 +88,25 @@ def test_a_key_given_twice_is_refused_by_name(body: bytes, key: str) -> None:
         (b'{"a":-Infinity}', "-Infinity is not JSON"),
         (b'{"a":1e999}', "too large"),
         (b'{"a":-1e999}', "too large"),
-        (b'{"a":' + b"9" * 5000 + b"}", "digits"),
-        (b'{"a":0.' + b"9" * 5000 + b"}", "digits"),
         (rb'{"a":"\ud800"}', "surrogate"),
         (rb'{"a":"\uDC00x"}', "surrogate"),
         (rb'{"\ud83d":1}', "surrogate"),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, bytes | str) else None,
+)
+def test_a_body_without_one_meaning_is_refused_with_the_reason(body: bytes, reason: str) -> None:
+    """A sentence that says what is wrong, and never a stack."""
+    with pytest.raises(InvalidJSON, match=reason) as refused:
+        decode(body)
+    assert refused.value.message.endswith(".")
+    assert len(refused.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"a":' + b"9" * 5000 + b"}", "digits"),
+        (b'{"a":0.' + b"9" * 5000 + b"}", "digits"),
         (nested(DEPTH_MAX + 1), "nested too deeply"),
         (nested(VALUES_MAX - 1), "nested too deeply"),
         (nested(1_000_000), "too many values"),
@@ -114,12 +121,53 @@ def test_a_key_given_twice_is_refused_by_name(body: bytes, key: str) -> None:
     ],
     ids=lambda value: value[:24] if isinstance(value, bytes | str) else None,
 )
-def test_a_body_without_one_meaning_is_refused_with_the_reason(body: bytes, reason: str) -> None:
-    """A sentence that says what is wrong, and never a stack."""
-    with pytest.raises(InvalidJSON, match=reason) as refused:
+def test_a_body_above_a_bound_is_refused_as_a_request(body: bytes, reason: str) -> None:
+    """It may be valid JSON: what is wrong with it is its size, and the message says which and how much."""
+    with pytest.raises(InvalidRequest, match=reason) as refused:
         decode(body)
+    assert "invalid_request" == refused.value.code
     assert refused.value.message.endswith(".")
     assert len(refused.value.message) < 200
+
+
+M = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "é".encode() * (TEXT_BYTES_MAX // 2 + 1),
+        b"a" * TEXT_BYTES_MAX + "é".encode(),
+        "é".encode() + b"a" * TEXT_BYTES_MAX,
+        b"a" * TEXT_BYTES_MAX + rb"\u00e9",
+        (b"a" * 4 * M + "é".encode() + b'","') * 3,
+    ],
+    ids=["é", "one é behind", "one é before", "one escape", "three strings"],
+)
+def test_more_text_than_any_model_takes_is_refused(text: bytes) -> None:
+    """One letter beyond ASCII makes a string of four times the bytes, for which everybody waits."""
+    with pytest.raises(RequestTooLarge, match="too much text"):
+        _in_steps(b'{"a":["' + text + b'"]}')
+
+
+def test_pictures_are_no_text() -> None:
+    """What is ASCII is as long as it likes, beside whatever else; also with the slashes that PHP escapes."""
+    picture = r"data:image\/png;base64," + "A" * 2 * TEXT_BYTES_MAX
+    read = _in_steps(b'{"a":["Ti\xe1\xba\xbfng Vi\xe1\xbb\x87t","' + picture.encode() + b'"]}')
+    assert {"a": ["Tiếng Việt", picture.replace("\\", "")]} == read
+
+
+def test_a_large_body_writes_its_letters_in_one_way() -> None:
+    """Else its strings cannot be read one by one; below the bound it is read at once."""
+    body = b'{"a":"\xc3\xa9\\u00e9", "b":"%b"}'
+    assert {"a": "éé", "b": "x" * M} == _in_steps(body % (b"x" * M))
+    with pytest.raises(InvalidRequest, match="in one way"):
+        _in_steps(body % (b"x" * MIXED_BYTES_MAX))
+
+
+def test_a_number_has_as_many_digits_as_anybody_needs() -> None:
+    """Thousands of long ones take more than a value may."""
+    assert int("9" * DIGITS_MAX) == decode(b'{"a":' + b"9" * DIGITS_MAX + b"}")["a"]
 
 
 def test_the_bounds_themselves_are_allowed() -> None:
@@ -142,7 +190,7 @@ def test_a_string_is_text_wherever_a_piece_ends(pieces: list[str], piece_bytes: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strictjson, "_PIECE_BYTES", piece_bytes)
         assert {"a": text, "b": [[]]} == _in_steps(json.dumps({"a": text, "b": [[]]}).encode())
-        assert ("invalid_json", strictjson._TOO_DEEP) == _outcome(lambda: _in_steps(nested(DEPTH_MAX + 1)))
+        assert ("invalid_request", structure.TOO_DEEP) == _outcome(lambda: _in_steps(nested(DEPTH_MAX + 1)))
 
 
 def test_surrogate_pairs_and_small_numbers_are_fine() -> None:
@@ -169,6 +217,37 @@ def test_in_steps_a_body_is_read_and_refused_as_in_one(body: bytes) -> None:
     assert _outcome(lambda: decode(body)) == _outcome(lambda: _in_steps(body))
 
 
+@given(st.dictionaries(st.text(), JSON_VALUES), st.integers(1, 40), st.data())
+def test_in_steps_a_body_is_read_as_in_one_wherever_a_piece_ends(
+    value: dict[str, object], piece_bytes: int, data: st.DataObject
+) -> None:
+    """Its letters as they are, as escapes, or some so and some so."""
+    plain = json.dumps(value, ensure_ascii=False)
+    letters = sorted({letter for letter in plain if not letter.isascii()})
+    escaped = set(data.draw(st.lists(st.sampled_from(letters)))) if letters else set()
+    body = "".join(json.dumps(one)[1:-1] if one in escaped else one for one in plain).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strictjson, "_PIECE_BYTES", piece_bytes)
+        read = _in_steps(body)
+    assert value == read
+    assert json.dumps(decode(body)) == json.dumps(read)
+
+
+@pytest.mark.parametrize("body", ['{"é":1,"é":2}', '{"a":[{"中文":1,"b":2,"中文":3}]}'])
+def test_a_key_given_twice_is_named_in_its_letters(body: str) -> None:
+    """Also where they were bytes while it was read."""
+    assert _outcome(lambda: decode(body.encode())) == _outcome(lambda: _in_steps(body.encode()))
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_what_is_not_utf8_is_refused_at_its_place(cut: int) -> None:
+    """Wherever a piece ends."""
+    for body in ('{"a":"é中😀'.encode() + b'\xff"}', '{"a":"é中😀'.encode()[:-1]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(strictjson, "_PIECE_BYTES", cut)
+            assert _outcome(lambda body=body: decode(body)) == _outcome(lambda body=body: _in_steps(body))  # type: ignore[misc]
+
+
 def _in_steps(body: bytes) -> object:
     steps = decode_in_steps(body)
     while True:
@@ -181,5 +260,5 @@ def _in_steps(body: bytes) -> object:
 def _outcome(reading: Callable[[], object]) -> object:
     try:
         return reading()
-    except (DuplicateKey, InvalidJSON) as error:
+    except GatewayError as error:
         return error.code, error.message
