@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import signal
 import socket
 from collections import Counter
@@ -235,7 +236,8 @@ def test_a_worker_that_cannot_start_is_tried_again_while_the_other_serves(crew: 
 
 def test_a_gateway_that_cannot_start_says_so_in_the_words_of_one_process(stack: Stack, tmp_path: Path) -> None:
     """One line, whichever worker failed, and nobody left."""
-    env = serve_environ(stack, tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
+    key = secrets.token_hex(24)  # of one that may be guessed there would be a warning
+    env = serve_environ(stack, tmp_path, REDIS_URL="redis://127.0.0.1:1/0", GATEWAY_ADMIN_KEY=key)
     alone, together = Process("serve", env={**env, "GATEWAY_WORKERS": "1"}), Process("serve", env=env)
     assert [1, 1] == [alone.wait(), together.wait()]
     assert alone.output == together.output
