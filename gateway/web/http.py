@@ -51,14 +51,12 @@ def guarded(method: str, path: str, auth: Authenticator, who: Who, handler: Hand
             raise PermissionDenied(
                 f"This needs one of the roles {', '.join(sorted(roles))}; your key is {caller.role}."
             )
-
-        async def check_again() -> None:
-            if await caller_of(request, auth) != caller:
-                raise PermissionDenied("The role of your key was changed while this request came in. Send it again.")
-
-        request.state.check_again = check_again
         if method == "GET":
             return await handler(request, caller)
+        await request.body()
+        # A body may take its time: a key that was revoked, or lost its role meanwhile, changes nothing any more.
+        if await caller_of(request, auth) != caller:
+            raise PermissionDenied("The role of your key was changed while this request came in. Send it again.")
         return await recorded(auth.changes, request, caller, handler)
 
     return RuledRoute(method, path, who, endpoint)
@@ -86,13 +84,10 @@ def origin_of(request: Request) -> tuple[str | None, str]:
 async def json_fields(request: Request, *, empty: bool = False) -> JSONObject:
     """The body as a JSON object; with `empty` no body is an object without fields.
 
-    A body may take its time, so whoever sent it is looked at once more when it is there: a key that was revoked, or
-    lost its role meanwhile, changes nothing any more. Raises InvalidJSON, DuplicateKey, UnsupportedMediaType, and what
-    `guarded` raises; `web.pages` bounds it.
+    Raises InvalidJSON, DuplicateKey, UnsupportedMediaType; `web.pages` bounds it.
     """
     check_json(raw_header(request, "content-type"), raw_header(request, "content-encoding"))
     body = await request.body()
-    await request.state.check_again()
     return {} if empty and not body else decode(body)
 
 
