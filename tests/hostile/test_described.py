@@ -73,7 +73,7 @@ def session() -> Iterator[requests.Session]:
 def test_no_answer_is_a_fault_and_each_is_as_described(
     target: Target, asker: str, lead: str, session: requests.Session, operation: str
 ) -> None:
-    """With the administrator's key, a team administrator's and a member's, of what fits its schema and what does not."""
+    """With an administrator's key, a team administrator's, a member's: of what fits its schema and what does not."""
     described = OPERATIONS[operation]
     own, foreign = (ADMIN_KEY, asker) if described.path.startswith(("/admin", "/metrics")) else (asker, ADMIN_KEY)
     modes = [mode for mode in GenerationMode if described.body or described.query or mode is GenerationMode.POSITIVE]
