@@ -72,6 +72,8 @@ class GatewayProtocol(ClientConnection):
         """What came from the packet on in which the request began, while its head is read."""
         self._is_behind = False
         """Whether another request ended in that packet."""
+        self._is_opening_seen = False
+        """Whether all its lines were looked at, for a request that is behind another."""
         self._came_bytes = 0
         """Of the head, or of what is behind it; of a packet that ends one request and begins another, all."""
         self._body_bytes = 0
@@ -120,6 +122,7 @@ class GatewayProtocol(ClientConnection):
             self._opening += data
         else:
             self._opening, self._is_behind = data, self.within_request
+        self._is_opening_seen = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
@@ -148,7 +151,9 @@ class GatewayProtocol(ClientConnection):
         if len(self.pipeline) >= _AHEAD_MAX:
             raise Overloaded(_TOO_FAR_AHEAD, retry_after_s=1)
         method, version = self.parser.get_method(), self.parser.get_http_version()
-        check_line(self._opening, method, self.url, version, is_behind=self._is_behind)
+        if not self._is_opening_seen:
+            check_line(self._opening, method, self.url, version, is_behind=self._is_behind)
+            self._is_opening_seen = self._is_behind
         fields = checked_fields(self.url, version, self.headers)
         if self._is_head_late or self._came_bytes > HEAD_BYTES_MAX:
             check_size(self.url, self.headers)
