@@ -20,6 +20,7 @@ from typing import NoReturn, TypeAlias
 import msgspec
 
 from gateway.billing.errors import DuplicateKey, InvalidJSON, InvalidRequest
+from gateway.wire.long_strings import LongStrings
 from gateway.wire.structure import DEPTH_MAX, ESCAPES_MAX, TOO_DEEP, VALUES_MAX, Structure
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -41,7 +42,7 @@ def decode(body: bytes) -> JSONObject:
     """
     text = _text_of(body)
     if not _is_modest(body):
-        for _ in _counted(body):
+        for _ in _counted(body, LongStrings(body)):
             pass
     value = _object_in(text)
     _refuse_lone_surrogates(body, value)
@@ -50,7 +51,10 @@ def decode(body: bytes) -> JSONObject:
 
 def decode_in_steps(body: bytes) -> Generator[None, None, JSONObject]:
     """As `decode`, with a pause between steps: for a large body each takes milliseconds, in which nothing else runs."""
-    has_wide_escapes = yield from _counted(body)
+    long_strings = LongStrings(body)
+    has_wide_escapes = yield from _counted(body, long_strings)
+    body = long_strings.without()
+    yield
     if body.isascii() or has_wide_escapes:
         if not body.isascii() and len(body) > MIXED_BYTES_MAX:
             raise InvalidRequest(_TOO_MIXED)
@@ -63,6 +67,7 @@ def decode_in_steps(body: bytes) -> Generator[None, None, JSONObject]:
     yield
     if has_wide_escapes:
         _refuse_lone_surrogates(body, value)
+    yield from long_strings.put_back(value, _object_of)
     return value
 
 
@@ -177,7 +182,7 @@ def _is_modest(body: bytes) -> bool:
     return few_values and (len(body) <= ESCAPES_MAX or body.count(b"\\") <= ESCAPES_MAX)
 
 
-def _counted(body: bytes) -> Generator[None, None, bool]:
+def _counted(body: bytes, long_strings: LongStrings) -> Generator[None, None, bool]:
     """Bound depth and number of values before anything is built, with a pause behind each piece.
 
     Returns whether letters beyond ASCII are written as escapes. Raises what `decode` does for what is not UTF-8.
@@ -192,6 +197,8 @@ def _counted(body: bytes) -> Generator[None, None, bool]:
         except UnicodeDecodeError as error:
             raise _not_utf8(start - before_bytes + error.start) from None
         structure.add(piece)
+        if structure.is_within_string:
+            long_strings.look(start + len(piece))
         yield
     return structure.has_wide_escapes
 

@@ -158,11 +158,48 @@ def test_pictures_are_no_text() -> None:
 
 
 def test_a_large_body_writes_its_letters_in_one_way() -> None:
-    """Else its strings cannot be read one by one; below the bound it is read at once."""
-    body = b'{"a":"\xc3\xa9\\u00e9", "b":"%b"}'
-    assert {"a": "éé", "b": "x" * M} == _in_steps(body % (b"x" * M))
+    """Else its strings cannot be read one by one; below the bound it is read at once. Long strings do not count."""
+    body = b'{"a":"\xc3\xa9\\u00e9", "b":[%b]}'
+    line = b'"' + b"x" * 1_000 + b'"'
+    assert {"a": "éé", "b": ["x" * 1_000] * 900} == _in_steps(body % b",".join([line] * 900))
+    assert {"a": "éé", "b": ["x" * MIXED_BYTES_MAX]} == _in_steps(body % (b'"' + b"x" * MIXED_BYTES_MAX + b'"'))
     with pytest.raises(InvalidRequest, match="in one way"):
-        _in_steps(body % (b"x" * MIXED_BYTES_MAX))
+        _in_steps(body % b",".join([line] * (MIXED_BYTES_MAX // 900)))
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (b"x" * 3 * M, "x" * 3 * M),
+        (b"\\/" + b"A" * 3 * M + b"\\/\\\\", "/" + "A" * 3 * M + "/\\"),
+        (b"x" * 3 * M + b'\\"' * 300, "x" * 3 * M + '"' * 300),
+        (b"x" * 3 * M + b"\\\\" * 300, "x" * 3 * M + "\\" * 300),
+        ("ệ".encode() * M, "ệ" * M),
+        (b"x" * 3 * M + b"\\ud83d\\ude00", "x" * 3 * M + "😀"),
+    ],
+    ids=["plain", "PHP's slashes", "many quotes at its end", "many backslashes at its end", "UTF-8", "a pair"],
+)
+def test_a_long_string_is_itself_wherever_it_stands(text: bytes, read: str) -> None:
+    """Beside another, within a list, as a key; and a short one in between is itself, too."""
+    body = b'{"a":["%b", 1, {"c":"%b", "d":""}], "%b":"e"}' % (text, b"y" * 2 * M, b"k" * 2 * M)
+    assert {"a": [read, 1, {"c": "y" * 2 * M, "d": ""}], "k" * 2 * M: "e"} == _in_steps(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"%b":1,"%b":2}' % ((b"k" * 3 * M,) * 2), "duplicate_key"),
+        (b'{"a":"%b\n"}' % (b"x" * 3 * M), "invalid_json"),
+        (b'{"a":"%b\\ud800"}' % (b"x" * 3 * M), "invalid_json"),
+        (b'{"a":"%b\\q"}' % (b"x" * 3 * M), "invalid_json"),
+        (b'{"a":"%b' % (b"x" * 3 * M), "invalid_json"),
+        (b'{"a":"%b" "b"}' % (b"x" * 3 * M), "invalid_json"),
+    ],
+    ids=["a key twice", "a line feed", "half a pair", "a bad escape", "without end", "no comma behind it"],
+)
+def test_a_long_string_is_refused_as_a_short_one(body: bytes, code: str) -> None:
+    """It is read apart from the rest, by another parser."""
+    assert code == _outcome(lambda: _in_steps(body))[0] == _outcome(lambda: decode(body))[0]  # type: ignore[index]
 
 
 def test_a_number_has_as_many_digits_as_anybody_needs() -> None:
