@@ -176,3 +176,18 @@ def test_behind_a_proxy_the_proxy_resolves_names(monkeypatch: pytest.MonkeyPatch
     with_server(serving(OK, heads), work)
     assert heads[0].startswith(b"GET http://pictures.example/7.png HTTP/1.1\r\n")
     assert 1 == len(heads)
+
+
+def test_a_redirect_is_not_followed_behind_a_proxy_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy is asked once; where the answer points to, nobody has looked at."""
+    heads: list[bytes] = []
+    found = b"HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+    async def work(url: str) -> None:
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        fetcher = PictureFetcher("https://minitoolai.com", within_s=20)
+        assert "status 302" == await why_not(fetcher, "http://pictures.example/7.png")
+
+    with_server(serving(found, heads), work)
+    assert 1 == len(heads)
