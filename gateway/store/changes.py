@@ -15,7 +15,12 @@ from gateway.store.scripts import ScriptRunner, TranslatedFaults, load
 _Row = tuple[bytes, dict[bytes, bytes]]
 
 CHANGES_KEPT = 100_000
-"""Some 50 MB. A script that changes a budget each minute fills it in ten weeks, thirty people in none."""
+CHANGES_BYTES_KEPT = 64 * 1024 * 1024
+"""A script that changes a budget each minute fills the list in ten weeks, thirty people in none."""
+
+QUOTA = 1_000
+QUOTA_S = 86_400
+"""So many changes a day of whoever reaches one team alone: nobody pushes the others' out of the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +59,31 @@ class Recorded:
 
 
 class Changes:
-    def __init__(self, redis: Redis, scripts: ScriptRunner, kept: int = CHANGES_KEPT) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: ScriptRunner,
+        kept: int = CHANGES_KEPT,
+        bytes_kept: int = CHANGES_BYTES_KEPT,
+        quota: int = QUOTA,
+    ) -> None:
         self._redis = redis
         self._scripts = scripts
-        self._kept = kept
+        self._bounds = kept, bytes_kept
+        self._quota = quota
         self._record = load("record")
 
-    async def begin(self, org: str, change: Change) -> str:
-        """Write down what is about to be changed; returns its id. Raises LedgerUnavailable: do not change it then."""
+    async def begin(self, org: str, change: Change, *, team: str | None = None) -> str | None:
+        """Write down what is about to be changed; returns its id. `team`: that of a caller who reaches no further.
+
+        None: its administrators have used up today's QUOTA. Raises LedgerUnavailable. Do not change it then.
+        """
         keys = Keys(org)
         wanted = json.dumps(asdict(change), ensure_ascii=False, separators=(",", ":"))
-        reply = await self._scripts.run(self._record, [keys.changes, keys.outcomes], [wanted, self._kept])
-        return cast(bytes, reply[0]).decode()
+        names = [keys.changes, keys.outcomes, keys.changes_bytes, keys.changes_of(team or "")]
+        quota = self._quota if team is not None else 0
+        reply = await self._scripts.run(self._record, names, [wanted, *self._bounds, quota, QUOTA_S])
+        return cast(bytes, reply[0]).decode() if reply else None
 
     async def end(self, org: str, change_id: str, outcome: Outcome) -> None:
         """Write down how it ended. Raises LedgerUnavailable."""

@@ -62,6 +62,7 @@ class Keys:
         self.reconciliations = self._prefix + "reconciliations"
         self.changes = self._prefix + "changes"
         self.outcomes = self._prefix + "outcomes"
+        self.changes_bytes = self._prefix + "changes-bytes"
         self.checkpoint = self._prefix + "checkpoint"
         self.quarantine = self._prefix + "quarantine"
         self.trimmed = self._prefix + "trimmed"
@@ -133,6 +134,10 @@ class Keys:
     def prices(self, version: str) -> str:
         """The price list of a version, as it was when calls were priced by it."""
         return f"{self._prefix}prices:{version}"
+
+    def changes_of(self, team: str) -> str:
+        """How many changes a team's administrators have begun within a day."""
+        return f"{self._prefix}changes-of:{team}"
 
     def session(self, digest: str) -> str:
         """A dashboard session, under the digest of its token."""

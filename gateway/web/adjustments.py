@@ -13,7 +13,7 @@ from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.errors import scope_name
 from gateway.web.http import guarded, json_fields
-from gateway.web.idempotency import answer_once, author_of, idempotent_id, used_for_another
+from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
 from gateway.wire.adjustments import adjusted_json, adjustment_of
 
 
@@ -32,7 +32,7 @@ class AdjustmentDesk:
         adjustment_id = idempotent_id("adjustment", request, caller)
         fields = await json_fields(request)
         own_org(fields.get("org") or caller.org, caller)
-        adjustment = adjustment_of(fields, adjustment_id, author_of(caller))
+        adjustment = adjustment_of(fields, adjustment_id, caller.author)
         target, _ = await self._scopes.get(caller.org, adjustment.scope)
         adjusted = await self._adjustments.post(caller.org, adjustment, target, await self._scopes.now_ms())
         if isinstance(adjusted, NotAdjusted):

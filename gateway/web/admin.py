@@ -34,7 +34,7 @@ from gateway.billing.scope import ScopeSettings
 from gateway.store.packed import ScopeState
 from gateway.store.scopes import Asked, Scopes
 from gateway.web.auth import Authenticator, Caller
-from gateway.web.http import Handler, guarded, json_fields, json_response, limit_of, query
+from gateway.web.http import Handler, guarded, json_fields, json_response, limit_of, query, refuse_fields
 from gateway.web.idempotency import answer_once, asked_once
 from gateway.web.reached import ReachedScopes
 from gateway.wire.scopes import budget_json, changed_settings, new_settings, settings_json
@@ -139,11 +139,13 @@ class ScopeResource:
 
     def _set(self, *, blocked: bool) -> Handler:
         async def handler(request: Request, caller: Caller) -> Response:
+            await refuse_fields(request)
             return await self._change(request, caller, lambda settings: replace(settings, blocked=blocked))
 
         return handler
 
     async def _revoke(self, request: Request, caller: Caller) -> Response:
+        await refuse_fields(request)
         now_ms = time.time_ns() // 1_000_000
         return await self._change(
             request,

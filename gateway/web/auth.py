@@ -31,6 +31,11 @@ class Caller:
     principal: Principal | None = None
 
     @property
+    def author(self) -> str:
+        """Who enters something: the administrator's own key, or a sub-key by its id (which may be "admin", too)."""
+        return self.name if self.principal is None else f"key {self.name}"
+
+    @property
     def reach(self) -> Reach:
         """What of the organisation is there for them."""
         return reach_of(self.role, self.org, self.principal)

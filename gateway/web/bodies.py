@@ -11,15 +11,20 @@ from gateway.wire.strictjson import JSONObject, decode, decode_in_steps
 _READ_AT_ONCE_BYTES = 128 * 1024
 """So much is decoded, inspected and encoded in about a millisecond."""
 
-
 _READ_ALONE_BYTES = 1024 * 1024
 """Above, a body and what is made of it take so much memory that one is read at a time."""
 
 
 async def read_fields(exchange: Exchange, services: Services, principal: Principal) -> JSONObject:
-    """The body as a JSON object. Raises what `Exchange.json_body` raises; InvalidJSON, DuplicateKey."""
+    """The body as a JSON object.
+
+    Raises what `Exchange.json_body` raises; what `strictjson.decode` does; for a large one what `check_state` raises.
+    """
     limits = services.limits
-    whose = principal.user or principal.key
+    whose = f"user {principal.user}" if principal.user else f"key {principal.key}"
+    if exchange.may_be_large():
+        # Admission would refuse such a key as well, but until then its body would have taken others' room.
+        await services.auth.check_state(principal)
     body = await exchange.json_body(limits.body_bytes_max, limits.body_timeout_s, services.room, whose)
     if len(body) <= _READ_AT_ONCE_BYTES:
         return decode(body)

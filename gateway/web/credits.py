@@ -22,7 +22,7 @@ from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.errors import scope_name
 from gateway.web.http import guarded, json_fields, json_response, limit_of, query
-from gateway.web.idempotency import answer_once, author_of, idempotent_id, used_for_another
+from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
 from gateway.wire.credits import paid_json, payment_of
 
 
@@ -45,7 +45,7 @@ class CreditDesk:
         payment_id = idempotent_id("credit", request, caller)
         fields = await json_fields(request)
         own_org(fields.get("org") or caller.org, caller)
-        payment = payment_of(fields, payment_id, author_of(caller))
+        payment = payment_of(fields, payment_id, caller.author)
         target, _ = await self._scopes.get(caller.org, payment.scope)
         source = None
         if payment.source is not None:

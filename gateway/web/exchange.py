@@ -99,6 +99,13 @@ class Exchange:
         body, self._body = self._body, []
         return body[0] if len(body) == 1 else b"".join(body)
 
+    def may_be_large(self) -> bool:
+        """Whether the body is above what takes no room, or may be."""
+        if self.whole:
+            return self._body_bytes > SMALL_BODY_BYTES
+        declared = self.header(b"content-length")
+        return declared is None or int(declared) > SMALL_BODY_BYTES
+
     def sent_on(self, kept_bytes: int) -> None:
         """So much of the body is still in hand: what was made of the rest has left."""
         if self._place is not None:

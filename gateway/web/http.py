@@ -15,6 +15,7 @@ from gateway.billing.errors import (
     MethodNotAllowed,
     NotFound,
     PermissionDenied,
+    UnknownField,
 )
 from gateway.billing.principal import Role
 from gateway.web.auth import Authenticator, Caller, bearer
@@ -89,6 +90,14 @@ async def json_fields(request: Request, *, empty: bool = False) -> JSONObject:
     check_json(raw_header(request, "content-type"), raw_header(request, "content-encoding"))
     body = await request.body()
     return {} if empty and not body else decode(body)
+
+
+async def refuse_fields(request: Request) -> None:
+    """For what takes none: no body, or an empty object. Raises UnknownField, and what `json_fields` does."""
+    fields = await json_fields(request, empty=True)
+    if fields:
+        name = next(iter(fields))[:80]
+        raise UnknownField(f"This takes no fields; leave {name!r} out.", param=name)
 
 
 def query(request: Request, known: Mapping[str, str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ def idempotent_id(kind: str, request: Request, caller: Caller) -> str:
         raise InvalidRequest(
             "Idempotency-Key is sent once, as 1 to 255 visible ASCII characters.", param="Idempotency-Key"
         )
-    return f"{kind}-{hashlib.sha256(f'{author_of(caller)} {keys[0]}'.encode()).hexdigest()[:24]}"
+    return f"{kind}-{hashlib.sha256(f'{caller.author} {keys[0]}'.encode()).hexdigest()[:24]}"
 
 
 def asked_once(kind: str, request: Request, fields: Mapping[str, object], caller: Caller) -> Asked | None:
@@ -41,11 +41,6 @@ def asked_once(kind: str, request: Request, fields: Mapping[str, object], caller
         return None
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     return Asked(idempotent_id(kind, request, caller), digest)
-
-
-def author_of(caller: Caller) -> str:
-    """Who enters it: the administrator's own key, or a sub-key by its id (which may be "admin", too)."""
-    return caller.name if caller.principal is None else f"key {caller.name}"
 
 
 def answer_once(body: dict[str, object], *, repeated: bool) -> Response:

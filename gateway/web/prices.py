@@ -17,7 +17,7 @@ from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.http import guarded, json_fields, json_response, limit_of, query
-from gateway.web.idempotency import answer_once, author_of, idempotent_id, used_for_another
+from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
 from gateway.web.periods import border_ms
 from gateway.wire.prices import change_of, price_json
 
@@ -44,7 +44,7 @@ class PriceDesk:
         change_id = idempotent_id("price", request, caller)
         fields = await json_fields(request)
         own_org(fields.get("org") or caller.org, caller)
-        change = change_of(fields, change_id, author_of(caller), kinds=self._kinds, from_ms_of=self._from_ms)
+        change = change_of(fields, change_id, caller.author, kinds=self._kinds, from_ms_of=self._from_ms)
         try:
             entered = await self._books.enter(caller.org, change)
         except PriceListError as error:

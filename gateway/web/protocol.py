@@ -25,7 +25,7 @@ from gateway.web.door import Door, DoorRules
 from gateway.web.exchange import Exchange
 from gateway.web.line import Line
 from gateway.web.turn import Handler, PageWay, Turn
-from gateway.wire.request_head import HEAD_BYTES_MAX, check_line, check_size, checked_fields, head_bytes, too_large
+from gateway.wire.request_head import HEAD_BYTES_MAX, check_size, checked_fields, end_of_line, head_bytes, too_large
 from gateway.wire.stray_keys import holds_key
 
 _HEAD_END = b"\r\n\r\n"
@@ -72,8 +72,10 @@ class GatewayProtocol(ClientConnection):
         """What came from the packet on in which the request began, while its head is read."""
         self._is_behind = False
         """Whether another request ended in that packet."""
-        self._is_opening_seen = False
-        """Whether all its lines were looked at, for a request that is behind another."""
+        self._line_end = 0
+        """Where in there the last request's line ended; 0 where it had begun before."""
+        self._passed_bytes = 0
+        """So much of its body has come since."""
         self._came_bytes = 0
         """Of the head, or of what is behind it; of a packet that ends one request and begins another, all."""
         self._body_bytes = 0
@@ -121,8 +123,8 @@ class GatewayProtocol(ClientConnection):
         if self.in_head:
             self._opening += data
         else:
-            self._opening, self._is_behind = data, self.within_request
-        self._is_opening_seen = False
+            self._opening, self._is_behind, self._line_end = data, self.within_request, 0
+            self._passed_bytes = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
@@ -151,9 +153,9 @@ class GatewayProtocol(ClientConnection):
         if len(self.pipeline) >= _AHEAD_MAX:
             raise Overloaded(_TOO_FAR_AHEAD, retry_after_s=1)
         method, version = self.parser.get_method(), self.parser.get_http_version()
-        if not self._is_opening_seen:
-            check_line(self._opening, method, self.url, version, is_behind=self._is_behind)
-            self._is_opening_seen = self._is_behind
+        start = self._end_of_last() if self._is_behind else 0
+        self._line_end = end_of_line(self._opening, start, method, self.url, version, is_behind=self._is_behind)
+        self._passed_bytes = 0
         fields = checked_fields(self.url, version, self.headers)
         if self._is_head_late or self._came_bytes > HEAD_BYTES_MAX:
             check_size(self.url, self.headers)
@@ -178,6 +180,7 @@ class GatewayProtocol(ClientConnection):
             self.headers = []  # trailers come here, and nobody reads them
 
     def on_body(self, body: bytes) -> None:
+        self._passed_bytes += len(body)
         if self._is_chunked:
             self._body_bytes += len(body)
         if self._arriving is not None:
@@ -252,6 +255,11 @@ class GatewayProtocol(ClientConnection):
         self.headers += headers
         super().on_headers_complete()
         self.cycle.transport = cast(asyncio.Transport, PageWay(self))
+
+    def _end_of_last(self) -> int:
+        """Before that place in what came, the request that is whole does not end."""
+        head_end = self._opening.find(_HEAD_END, self._line_end - len(b"\r\n")) + len(_HEAD_END)
+        return (head_end if self._line_end else 0) + self._passed_bytes
 
     def _path(self) -> str:
         url = self.url

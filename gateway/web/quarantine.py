@@ -10,8 +10,7 @@ from gateway.billing.money import format_usd
 from gateway.store.quarantine import Quarantine, Quarantined
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import hold_cursor
-from gateway.web.http import guarded, json_response, limit_of, query
-from gateway.web.idempotency import author_of
+from gateway.web.http import guarded, json_response, limit_of, query, refuse_fields
 
 
 class QuarantineDesk:
@@ -37,7 +36,8 @@ class QuarantineDesk:
 
     async def _dismiss(self, request: Request, caller: Caller) -> Response:
         """The charge itself is booked, where it should be, by an adjustment."""
-        dismissed = await self._quarantine.dismiss(caller.org, request.path_params["hold"], author_of(caller))
+        await refuse_fields(request)
+        dismissed = await self._quarantine.dismiss(caller.org, request.path_params["hold"], caller.author)
         if dismissed is None:
             raise NotFound("There is no charge of this hold in quarantine.")
         charge, entry_id = dismissed

@@ -13,7 +13,7 @@ from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.http import guarded, json_fields, json_response, limit_of, query
-from gateway.web.idempotency import answer_once, author_of, idempotent_id, used_for_another
+from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
 from gateway.web.periods import Periods
 from gateway.wire.reconciliation import figure_fields, reconciliation_json
 
@@ -44,7 +44,7 @@ class ReconciliationDesk:
         from_ms, to_ms = self._periods.between(first, last)
         if from_ms >= await self._scopes.now_ms():
             raise InvalidRequest("from is in the future: there is nothing to reconcile yet.", param="from")
-        figure = Figure(figure_id, from_ms, to_ms, billed_nano_usd, note, author_of(caller))
+        figure = Figure(figure_id, from_ms, to_ms, billed_nano_usd, note, caller.author)
         outcome = await self._reconciliations.reconcile(caller.org, figure)
         if outcome is None:
             raise used_for_another("reconciliation")

@@ -1,7 +1,7 @@
 """Who changed what: what a caller who may change things asks for is written down first, then done, then how it ended.
 
-`web.http.guarded` does so for each route that changes anything, so none can forget it. What is refused for the key's
-role is in the log, not here: strangers would fill the list.
+`web.http.guarded` does so for each route that changes anything, so none can forget it. Whoever may change nothing is
+refused before it, and in the log alone: strangers would fill the list. A team's administrators have a quota of it.
 """
 
 import contextlib
@@ -12,14 +12,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.billing.errors import GatewayError, LedgerUnavailable
-from gateway.store.changes import Change, Changes, Outcome
+from gateway.billing.errors import GatewayError, LedgerUnavailable, RateLimitExceeded
+from gateway.store.changes import QUOTA, Change, Changes, Outcome
 from gateway.web.auth import Caller
 from gateway.wire.stray_keys import without_keys
 from gateway.wire.strictjson import decode
 
-FIELDS_BYTES_MAX = 16 * 1024
-"""Of a body that is kept: the settings of a scope with each of its lists full are less."""
+FIELDS_BYTES_MAX = 4 * 1024
+"""Of a body that is kept: a scope's settings are a few hundred bytes."""
 
 _WORDS = {("DELETE", "keys"): "revoke", ("DELETE", "quarantine"): "dismiss", ("PATCH", ""): "change"}
 
@@ -27,8 +27,18 @@ _WORDS = {("DELETE", "keys"): "revoke", ("DELETE", "quarantine"): "dismiss", ("P
 async def recorded(
     changes: Changes, request: Request, caller: Caller, handler: Callable[[Request, Caller], Awaitable[Response]]
 ) -> Response:
-    """Run the handler between the two records. Raises LedgerUnavailable before it, where nothing can be written."""
-    change_id = await changes.begin(caller.org, await _change_of(request, caller))
+    """Run the handler between the two records.
+
+    Raises LedgerUnavailable before it, where nothing can be written, and RateLimitExceeded.
+    """
+    team = None if caller.reach.is_whole else caller.reach.home.id
+    change_id = await changes.begin(caller.org, await _change_of(request, caller), team=team)
+    if change_id is None:
+        raise RateLimitExceeded(
+            f"The administrators of team {team} have made {QUOTA} changes within a day; try again tomorrow, or ask an "
+            "administrator of the organisation.",
+            retry_after_s=3600,
+        )
     outcome: Outcome | None = None
     try:
         response = await handler(request, caller)
@@ -49,7 +59,7 @@ async def _change_of(request: Request, caller: Caller) -> Change:
     named = rest[0] if rest else (fields or {}).get("id")
     return Change(
         request_id=request.state.request_id,
-        caller=caller.name,
+        caller=caller.author,
         role=caller.role,
         action=rest[1] if len(rest) > 1 else _word_for(request.method, resource),
         resource=resource,
@@ -67,8 +77,8 @@ def _kept(body: bytes) -> dict[str, Any] | None:
     if not body or len(body) > FIELDS_BYTES_MAX:
         return None
     try:
-        decode(body)
-        fields: dict[str, Any] = json.loads(without_keys(body.decode()))
+        # Written anew first: a key may be spelled in escapes.
+        fields: dict[str, Any] = json.loads(without_keys(json.dumps(decode(body), ensure_ascii=False)))
     except (GatewayError, ValueError):
         return None  # the handler refuses it, too
     return fields

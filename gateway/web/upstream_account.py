@@ -17,7 +17,7 @@ from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.http import guarded, json_fields, json_response, limit_of, query
-from gateway.web.idempotency import answer_once, author_of, idempotent_id, used_for_another
+from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
 from gateway.wire.upstream_account import change_of, entry_json, outlook_json
 
 
@@ -43,7 +43,7 @@ class UpstreamDesk:
         change_id = idempotent_id("upstream", request, caller)
         fields = await json_fields(request)
         own_org(fields.get("org") or caller.org, caller)
-        change = change_of(fields, change_id, author_of(caller))
+        change = change_of(fields, change_id, caller.author)
         entered = await self._accounts.enter(caller.org, change)
         if isinstance(entered, NotEntered):
             if entered.reason == "conflict":

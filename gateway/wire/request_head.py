@@ -13,7 +13,6 @@ ends, whom it is for or who sent it, it is refused, not interpreted. The laws:
 6. A head has at most `HEAD_BYTES_MAX` bytes and `HEADER_LINES_MAX` lines.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 from gateway.billing.errors import HeadersTooLarge, InvalidRequest, UnsupportedMediaType
@@ -24,7 +23,6 @@ HEAD_BYTES_MAX = 32 * 1024
 HEADER_LINES_MAX = 100
 _LINE_BYTES = len(b": \r\n")
 _SLASH, _HASH = b"/#"
-_NOT_A_LINE = re.compile(rb"[\r\n][A-Z-]+ (?: |[!-~]+ (?!HTTP/1\.[01]\r\n))")
 _ONCE = (b"host", b"authorization", b"x-api-key", b"content-type", b"content-encoding")
 _BAD_LINE = "Begin the request with METHOD /path HTTP/1.1 and single spaces; an HTTP library does."
 _TOO_LARGE = f"A request's head may have {HEAD_BYTES_MAX} bytes and {HEADER_LINES_MAX} header lines; send fewer."
@@ -52,21 +50,21 @@ def checked_fields(target: bytes, version: str, headers: Sequence[Header]) -> Ma
     return fields
 
 
-def check_line(opening: bytes, method: bytes, target: bytes, version: str, *, is_behind: bool) -> None:
-    """Law 1, for a head of which the parser has told `method`, `target` and `version`. Raises InvalidRequest.
+def end_of_line(opening: bytes, start: int, method: bytes, target: bytes, version: str, *, is_behind: bool) -> int:
+    """Where the line ends of a head of which the parser has told `method`, `target` and `version`: law 1.
 
-    `opening`: what came from the packet on in which the request begins; `is_behind`: behind another one's end. Where
-    that is in the packet nobody tells, so no line in it may look like one that breaks the law. A body of JSON has none.
+    `opening`: what came from the packet on in which the request begins. `is_behind`: it begins behind another, at
+    `start` or, where that one's body came in chunks, somewhat later: nobody tells how much of them was framing.
+
+    Raises InvalidRequest: the line does not stand there as the law has it.
     """
-    if not is_behind and opening.startswith(b"%b %b HTTP/1.1\r\n" % (method, target)):
-        return
-    if is_behind:
-        is_lawful = _NOT_A_LINE.search(opening) is None
-    else:
-        line = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
-        is_lawful = opening.lstrip(b"\r\n").startswith(line)
-    if not is_lawful:
+    line = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
+    if not is_behind and opening.startswith(line):
+        return len(line)
+    found = opening.find(line, start)
+    if found < 0 or not (is_behind or opening[:found].strip(b"\r\n") == b""):
         raise InvalidRequest(_BAD_LINE)
+    return found + len(line)
 
 
 def check_size(target: bytes, headers: Sequence[Header]) -> None:

@@ -17,6 +17,7 @@ import redis
 from gateway.store.embedded import EmbeddedRedis
 from tests.e2e.client import CHAT, send, stream
 from tests.e2e.waiting import until
+from tests.hostile.attacker import chunk
 from tests.hostile.wire import connected, read_to_end, replies, said, sent
 from tests.stack import ADMIN_KEY, Admin, Process, Stack, chat, running_stack
 
@@ -183,13 +184,14 @@ def test_a_line_that_is_not_http_is_refused(unmoved: Siege, line: bytes) -> None
 
 @pytest.mark.parametrize("line", [b"GET  /livez HTTP/1.1\r\n", b"GET /livez  HTTP/1.1\r\n", b"GET /livez RTSP/1.1\r\n"])
 def test_such_a_line_is_refused_wherever_it_begins(unmoved: Siege, line: bytes) -> None:
-    """In packets of one byte, behind another request, a body in chunks that holds a good line, an offer."""
+    """In packets of one byte; behind another request, a body that holds a good line, in chunks or not, an offer."""
     rest = b"host: a\r\n\r\n"
     good = b"GET /livez HTTP/1.1\r\n" + rest
     chunked = b"POST /v1/estimate HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
     in_chunks = chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(good), good)
+    with_length = b"POST /v1/estimate HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b}" % (len(good) + 1, good)
     offered = good[:-2] + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n"
-    for before, status in ((good, 200), (b"\r\n" + good, 200), (in_chunks, 401), (offered, 200)):
+    for before, status in ((good, 200), (b"\r\n" + good, 200), (in_chunks, 401), (with_length, 401), (offered, 200)):
         served, refused = said(unmoved.url, before + line + rest)
         assert (status, (400, "invalid_request")) == (served.status, refused.refusal)
     with connected(unmoved.url) as client:
@@ -203,7 +205,10 @@ def test_a_good_line_is_served_wherever_it_begins(siege: Siege) -> None:
     asked = head(siege, CHAT, f"content-length: {len(body_for(CHAT))}") + body_for(CHAT)
     last = b"GET /livez?a=HTTP/1.0 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
     in_bytes = [bytes([byte]) for byte in asked + b"\r\n" + last]
-    for parts in ([asked + b"\r\n\r\n" + last], [asked + last[:5], last[5:]], in_bytes):
+    before, text, after = json.dumps(chat("So: I am a boy, A  B, POST /x HTTP/2")).encode().partition(b"I am a boy")
+    in_chunks = head(siege, CHAT, "transfer-encoding: chunked")
+    in_chunks += b"".join(map(chunk, (before, text, *after.partition(b"A  "), b"")))
+    for parts in ([asked + b"\r\n\r\n" + last], [asked + last[:5], last[5:]], [in_chunks + last], in_bytes):
         assert [200, 200] == [reply.status for reply in said(siege.url, *parts)]
 
 

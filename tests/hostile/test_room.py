@@ -93,6 +93,29 @@ def test_one_caller_takes_no_more_than_a_share(unmoved: Siege, path: str) -> Non
         assert (400, "invalid_json") == unmoved.asks(path, 0, 1000).refusal
 
 
+def test_a_key_is_not_the_user_of_its_name(unmoved: Siege) -> None:
+    """Ids of keys and of users are given by different people."""
+    unmoved.keys.append(unmoved.admin.key("blue", id="an")["key"])
+    with unmoved.half_sent(CHAT, 4):
+        assert (400, "invalid_json") == unmoved.asks(CHAT, 0).refusal
+    unmoved.keys.pop()
+
+
+@pytest.mark.parametrize("action", ["block", "revoke"])
+@pytest.mark.parametrize("framing", [f"content-length: {BODY_BYTES_MAX}", "transfer-encoding: chunked"])
+def test_a_key_that_is_good_for_nothing_takes_no_room(unmoved: Siege, action: str, framing: str) -> None:
+    """Whoever fills the room can be thrown out: its next large body is refused before it is read."""
+    key = unmoved.admin.key("green")
+    unmoved.admin.post(f"/keys/{key['id']}/{action}")
+    unmoved.keys.append(key["key"])
+    with connected(unmoved.gateway.url) as client:
+        client.sendall(unmoved.head(CHAT, 4, framing))
+        assert [{"block": (403, "scope_blocked"), "revoke": (401, "invalid_api_key")}[action]] == [
+            reply.refusal for reply in replies(read_to_end(client))
+        ]
+    unmoved.keys.pop()
+
+
 @pytest.mark.parametrize("path", PLANES)
 def test_all_callers_together_take_no_more_than_the_room(unmoved: Siege, path: str) -> None:
     """However many they are, and whatever they declare: what has come counts."""

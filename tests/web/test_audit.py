@@ -15,6 +15,7 @@ from gateway.billing.budget import Calendar
 from gateway.billing.price_file import price_schedule
 from gateway.cli.main import main
 from gateway.settings import Settings
+from gateway.store.changes import QUOTA
 from tests.stack import ADMIN_KEY, Admin, Process, Stack, bearer
 
 
@@ -70,15 +71,41 @@ def test_a_sub_key_is_named_by_its_id_and_strangers_are_not_listed(admin: Admin)
         assert status == refused.status_code
     admin.http.post("/admin/v1/teams/bosses/block", headers=bearer(boss["key"]))
     (block,) = changes(admin, resource_id="bosses", action="block")
-    assert (boss["id"], "admin") == (block["caller"], block["role"])
+    assert (f"key {boss['id']}", "admin") == (block["caller"], block["role"])
 
 
 def test_a_key_in_the_wrong_place_is_not_kept(admin: Admin) -> None:
     """In a note, say: the list is read by auditors."""
     stray = "sk-mt-default-" + "a" * 48
-    admin.http.post("/admin/v1/teams", json={"id": "stray-traced", "name": f"see {stray}"})
-    (change,) = changes(admin, resource_id="stray-traced")
-    assert "see sk-…" == change["fields"]["name"]
+    for number, spelled in enumerate((stray, stray.replace("-", "\\u002d"), stray.replace("a", "\\u0061"))):
+        body = f'{{"id": "stray-{number}", "name": "see {spelled}"}}'
+        admin.http.post("/admin/v1/teams", content=body, headers={"content-type": "application/json"})
+        (change,) = changes(admin, resource_id=f"stray-{number}")
+        assert "see sk-…" == change["fields"]["name"]
+
+
+def test_a_team_cannot_push_the_others_changes_out(admin: Admin, stack: Stack) -> None:
+    """Past its quota for a day its administrators hear so, and nothing is changed."""
+    lead = admin.key("busy-team", role="team_admin")
+    admin.post("/users", {"id": "busy-user", "team": "busy-team"})
+    with redis.Redis.from_url(stack.redis_url) as client:
+        client.set("gw:{default}:changes-of:busy-team", QUOTA)
+    refused = admin.http.patch("/admin/v1/users/busy-user", json={"name": "x"}, headers=bearer(lead["key"]))
+    assert (429, "rate_limit_exceeded") == (refused.status_code, refused.json()["error"]["code"])
+    assert "retry-after" in refused.headers
+    assert "" == admin.get("/users/busy-user")["name"]
+    assert "y" == admin.patch("/users/busy-user", {"name": "y"})["name"]
+
+
+@pytest.mark.parametrize("action", ["block", "unblock", "revoke"])
+def test_what_takes_no_fields_refuses_them(admin: Admin, action: str) -> None:
+    """Whoever sends some believes that they mean something."""
+    key = admin.key("fieldless")["id"]
+    for body, code in (({"spent": 0}, "unknown_field"), ([], "invalid_json")):
+        refused = admin.http.post(f"/admin/v1/keys/{key}/{action}", json=body)
+        assert (400, code) == (refused.status_code, refused.json()["error"]["code"])
+    assert (False, None) == tuple(admin.get(f"/keys/{key}")[name] for name in ("blocked", "revoked_at"))
+    assert 200 == admin.http.post(f"/admin/v1/keys/{key}/{action}", json={}).status_code
 
 
 def test_what_is_too_large_to_keep_is_left_out(admin: Admin) -> None:
