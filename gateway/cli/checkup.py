@@ -14,12 +14,16 @@ from typing import Literal, NamedTuple
 
 import httpx
 
-from gateway.billing.errors import LedgerUnavailable
+from gateway.billing.errors import LedgerUnavailable, NotFound
+from gateway.billing.principal import Scope
 from gateway.cli.serve import ADMIN_KEY_FILE
 from gateway.fixed_secret import is_beyond_guessing
 from gateway.settings import Settings, SettingsError, load_prices, load_settings
 from gateway.store.connection import UnfitRedis, open_redis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError, server_program
+from gateway.store.keys import DEFAULT_ORG
+from gateway.store.scopes import Scopes
+from gateway.store.scripts import RedisScripts
 from gateway.store.server_facts import VERSION_MIN, ServerFacts, facts_of
 
 State = Literal["ok", "warning", "failed"]
@@ -42,6 +46,11 @@ CLOCK_MS_MAX = 2000
 _FILES_BESIDE = 128
 """Logs, Redis, the event loop: what is open beside connections."""
 _READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_RANDOM_ADVICE = "Make a random one: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+_URL_ADVICE = "docs/settings.md explains each form; without REDIS_URL the gateway starts a server of its own."
+_EMBEDDED_ADVICE = "Mend that, or name a server in REDIS_URL: without one nothing is served."
+_SILENT_ADVICE = "Start it, or correct REDIS_URL, its user and password; until it answers, calls are 503 and free."
+_UNFIT_ADVICE = "Change that in the server, or name another in REDIS_URL; no gateway starts with this one."
 
 
 async def look(environ: Mapping[str, str]) -> list[Finding]:
@@ -55,6 +64,7 @@ async def look(environ: Mapping[str, str]) -> list[Finding]:
         *_prices(settings),
         *_upstream_key(settings),
         *_admin_key(settings),
+        *_metrics_token(settings),
         *_data_directory(settings),
         *_open_files(settings),
         *await _redis(settings),
@@ -82,8 +92,7 @@ def _upstream_key(settings: Settings) -> Iterator[Finding]:
 def _admin_key(settings: Settings) -> Iterator[Finding]:
     path = Path(settings.data_dir) / ADMIN_KEY_FILE
     if settings.admin_key and not is_beyond_guessing(settings.admin_key):
-        advice = "Make a random one: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
-        yield Finding("administrator's key", "warning", "GATEWAY_ADMIN_KEY may be guessed", advice)
+        yield Finding("administrator's key", "warning", "GATEWAY_ADMIN_KEY may be guessed", _RANDOM_ADVICE)
     elif settings.admin_key:
         yield Finding("administrator's key", "ok", "set in GATEWAY_ADMIN_KEY")
     elif not path.exists():
@@ -92,6 +101,13 @@ def _admin_key(settings: Settings) -> Iterator[Finding]:
         yield Finding("administrator's key", "warning", f"others may read {path}", f"chmod 600 {path}")
     else:
         yield Finding("administrator's key", "ok", f"in {path}")
+
+
+def _metrics_token(settings: Settings) -> Iterator[Finding]:
+    if settings.metrics_token and not is_beyond_guessing(settings.metrics_token):
+        yield Finding("metrics token", "warning", "GATEWAY_METRICS_TOKEN may be guessed", _RANDOM_ADVICE)
+    elif settings.metrics_token:
+        yield Finding("metrics token", "ok", "set in GATEWAY_METRICS_TOKEN")
 
 
 def _data_directory(settings: Settings) -> Iterator[Finding]:
@@ -120,32 +136,60 @@ def _open_files(settings: Settings) -> Iterator[Finding]:
 
 
 async def _redis(settings: Settings) -> list[Finding]:
-    url = settings.redis_url
-    if not url:
+    if settings.redis_url:
+        return await _server(settings, settings.redis_url)
+    try:
         embedded = EmbeddedRedis(Path(settings.data_dir))
-        if not embedded.answers():
-            return list(_embedded_at_rest())
-        url = embedded.url
+        return await _server(settings, embedded.url) if embedded.answers() else list(_at_rest(embedded))
+    except EmbeddedRedisError as error:
+        return [Finding("Redis", "failed", str(error), _EMBEDDED_ADVICE)]
+
+
+def _at_rest(embedded: EmbeddedRedis) -> Iterator[Finding]:
+    yield Finding("Redis", "ok", f"embedded; starts with the gateway: {Path(server_program()).name}")
+    if embedded.log.exists():
+        advice = "Whether timezone and first_weekday are theirs a start tells, or this command while the gateway runs."
+        yield Finding("books", "ok", "cannot be looked at while the embedded Redis is at rest", advice)
+
+
+async def _server(settings: Settings, url: str) -> list[Finding]:
     try:
         redis = open_redis(url, settings.redis_timeout_s, settings.redis_password)
     except UnfitRedis as error:
-        return [Finding("Redis", "failed", str(error))]
+        return [Finding("Redis", "failed", str(error), _URL_ADVICE)]
     try:
         asked_ms = _now_ms()
         facts = await facts_of(redis)
         between_ms = (asked_ms + _now_ms()) // 2
-    except (UnfitRedis, LedgerUnavailable) as error:
-        return [Finding("Redis", "failed", str(error))]
+        books = await _books(settings, Scopes(redis, RedisScripts(redis, settings.redis_timeout_s)))
+    except UnfitRedis as error:  # one that is silent has a fault as its cause; what is unfit was told by the server
+        return [Finding("Redis", "failed", str(error), _SILENT_ADVICE if error.__cause__ else _UNFIT_ADVICE)]
+    except LedgerUnavailable as error:
+        return [Finding("Redis", "failed", str(error), _SILENT_ADVICE)]
     finally:
         await redis.aclose()
-    return [*redis_findings(facts), clock_finding("Redis's clock", facts.clock_ms - between_ms)]
+    return [*redis_findings(facts), clock_finding("Redis's clock", facts.clock_ms - between_ms), *books]
 
 
-def _embedded_at_rest() -> Iterator[Finding]:
+async def _books(settings: Settings, scopes: Scopes) -> list[Finding]:
+    """Whether the organisation keeps them by these settings, as a start would ask (`ensure_organisation`)."""
     try:
-        yield Finding("Redis", "ok", f"embedded; starts with the gateway: {Path(server_program()).name}")
-    except EmbeddedRedisError as error:
-        yield Finding("Redis", "failed", str(error))
+        kept, _ = await scopes.get(DEFAULT_ORG, Scope("organisation", DEFAULT_ORG))
+    except NotFound:
+        return []
+    except LedgerUnavailable as error:
+        advice = "No gateway starts until they can be read; `gateway ledger verify` says what else is wrong."
+        return [Finding("books", "failed", str(error), advice)]
+    wanted = {"timezone": settings.timezone, "first_weekday": settings.first_weekday}
+    other = [
+        f"{name} {getattr(kept, name)}, the settings say {value}"
+        for name, value in wanted.items()
+        if getattr(kept, name) != value
+    ]
+    if other:
+        advice = "Set it back, or no gateway starts: budgets already count in windows of the old one."
+        return [Finding("books", "failed", f"kept with {'; with '.join(other)}", advice)]
+    return [Finding("books", "ok", f"kept with timezone {kept.timezone}, weeks from {kept.first_weekday}")]
 
 
 def redis_findings(facts: ServerFacts) -> Iterator[Finding]:
@@ -208,9 +252,14 @@ async def _listener(settings: Settings) -> list[Finding]:
         return [_taken(settings)]
     if answer.status_code == HTTPStatus.OK:
         return [Finding("gateway", "ok", f"runs at {url} and is ready")]
+    return [unready(url, ready)]
+
+
+def unready(url: str, ready: Mapping[str, object]) -> Finding:
+    """`ready`: what `/readyz` answers."""
     lacks = [name for name in ("redis", "spool") if not ready.get(name)] or ["it is draining"]
     found = f"runs at {url} and is not ready: {', '.join(lacks)}"
-    return [Finding("gateway", "failed", found, "Its log says why; docs/operations.md has the alerts.")]
+    return Finding("gateway", "failed", found, "Its log says why; docs/operations.md: At three in the morning.")
 
 
 def _free_port(settings: Settings) -> Finding:

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import redis
 
-from gateway.cli.checkup import clock_finding, redis_findings
+from gateway.billing.principal import Scope
+from gateway.cli.checkup import clock_finding, redis_findings, unready
 from gateway.cli.main import main
+from gateway.store.embedded import EmbeddedRedis
+from gateway.store.keys import DEFAULT_ORG, Keys
 from gateway.store.server_facts import ServerFacts
 from tests.servers import Server, free_port
 from tests.stack import UPSTREAM_KEY, running_stack
@@ -65,7 +68,7 @@ def test_a_running_gateway_has_what_it_needs(
         code, checks = told(capsys)
         assert {"ok"} == {check["state"] for check in checks.values()}, checks
         assert 0 == code
-        assert {"Redis", "Redis's clock", "upstream", "upstream's clock", "gateway", "prices"} <= set(checks)
+        assert {"Redis", "Redis's clock", "books", "upstream", "upstream's clock", "gateway", "prices"} <= set(checks)
         assert f"runs at {gateway.url} and is ready" == checks["gateway"]["found"]
         assert 0 == main(["doctor"])
         assert "The gateway has what it needs." == capsys.readouterr().out.splitlines()[-1]
@@ -147,6 +150,110 @@ def test_a_redis_that_keeps_nothing_is_a_warning(
     assert "appendonly yes" in checks["Redis on disk"]["advice"]
 
 
+@pytest.mark.parametrize(("setting", "value"), [("TIMEZONE", "Europe/Paris"), ("FIRST_WEEKDAY", "thursday")])
+def test_settings_that_contradict_the_books_fail(
+    redis_url: str, place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str, value: str
+) -> None:
+    """The start refuses them, in a moment when nobody wants to hear it."""
+    with running_stack(redis_url) as stack:
+        stack.gateway()
+    place.setenv("REDIS_URL", redis_url)
+    place.setenv(f"GATEWAY_{setting}", value)
+    with redis.Redis.from_url(redis_url) as client:
+        before = {key: client.dump(key) for key in client.scan_iter()}
+        _, checks = told(capsys)
+        assert before == {key: client.dump(key) for key in client.scan_iter()}
+    assert "failed" == checks["books"]["state"]
+    assert f"{setting.lower()} " in checks["books"]["found"]
+    assert f"the settings say {value}" in checks["books"]["found"]
+    assert "Set it back" in checks["books"]["advice"]
+
+
+def test_an_organisation_without_its_balance_fails(
+    redis_url: str, place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Redis is well then, and what helps is another command."""
+    with running_stack(redis_url) as stack:
+        stack.gateway()
+    place.setenv("REDIS_URL", redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(Keys(DEFAULT_ORG).state(Scope("organisation", DEFAULT_ORG)))
+    _, checks = told(capsys)
+    assert ("ok", "failed") == (checks["Redis"]["state"], checks["books"]["state"])
+    assert "gateway ledger verify" in checks["books"]["advice"]
+
+
+def test_books_of_the_embedded_redis_are_looked_at_while_it_runs(
+    place: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At rest it is not started for it: doctor says that it did not look, and when it could."""
+    place.setenv("GATEWAY_TIMEZONE", "Europe/Paris")
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    try:
+        with running_stack(server.url) as stack:
+            stack.gateway()
+        _, checks = told(capsys)
+        assert "failed" == checks["books"]["state"]
+    finally:
+        server.stop()
+    _, checks = told(capsys)
+    assert "ok" == checks["books"]["state"]
+    assert "cannot be looked at" in checks["books"]["found"]
+    assert "while the gateway runs" in checks["books"]["advice"]
+
+
+def test_a_metrics_token_that_may_be_guessed_is_a_warning(
+    place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As at the start; a random one is well."""
+    place.setenv("GATEWAY_METRICS_TOKEN", "prometheus-2026")
+    _, checks = told(capsys)
+    assert "warning" == checks["metrics token"]["state"]
+    assert "random" in checks["metrics token"]["advice"]
+    assert "prometheus-2026" not in str(checks)
+    place.setenv("GATEWAY_METRICS_TOKEN", secrets.token_urlsafe(32))
+    _, checks = told(capsys)
+    assert "ok" == checks["metrics token"]["state"]
+
+
+def test_a_machine_without_a_server_program_is_told_what_to_do(
+    place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the wheel nor a server on PATH, and no REDIS_URL."""
+    place.setattr("gateway.store.embedded.importlib.util.find_spec", lambda name: None)
+    place.setenv("PATH", "")
+    _, checks = told(capsys)
+    assert "failed" == checks["Redis"]["state"]
+    assert "no Redis server found" in checks["Redis"]["found"]
+    assert "REDIS_URL" in checks["Redis"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("redis://127.0.0.1:{free_port}/0", "Start it, or correct REDIS_URL"),
+        ("mysql://127.0.0.1/books", "docs/settings.md explains each form"),
+    ],
+)
+def test_a_redis_that_is_not_there_is_told_what_to_do(
+    place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, advice: str
+) -> None:
+    """What it is depends on what is wrong: the server, or the URL."""
+    place.setenv("REDIS_URL", url.format(free_port=free_port()))
+    _, checks = told(capsys)
+    assert "failed" == checks["Redis"]["state"]
+    assert advice in checks["Redis"]["advice"]
+
+
+def test_a_gateway_that_is_not_ready_names_a_page_that_helps(repository: Path) -> None:
+    """The chapter it names is there."""
+    finding = unready("http://127.0.0.1:8080", {"redis": False, "spool": True})
+    page, _, chapter = finding.advice.removesuffix(".").rpartition("; ")[2].partition(": ")
+    assert "runs at http://127.0.0.1:8080 and is not ready: redis" == finding.found
+    assert f"\n## {chapter}\n" in (repository / page).read_text()
+
+
 def test_an_evicting_redis_fails(place: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The start would refuse it with the same words."""
     server = Server(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru")
@@ -157,6 +264,7 @@ def test_an_evicting_redis_fails(place: pytest.MonkeyPatch, tmp_path: Path, caps
         server.kill()
     assert "failed" == checks["Redis"]["state"]
     assert "noeviction" in checks["Redis"]["found"]
+    assert checks["Redis"]["advice"].startswith("Change that in the server")
 
 
 def test_a_wrong_setting_is_told_alone(place: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
