@@ -9,7 +9,7 @@ from gateway.billing.principal import Scope, ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.cli.control_plane import ControlPlane, JSONObject, add_connection_arguments, connect, path_of
 from gateway.cli.errors import CommandError
-from gateway.cli.organisation_file import Change, changes_to, left_alone, read_file
+from gateway.cli.organisation_file import Change, Fields, changes_to, left_alone, read_file
 from gateway.cli.output import cell_text, print_json
 from gateway.wire.scopes import stored_settings
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = apply_parser().parse_args(argv)
     wanted = read_file(arguments.file)
     with connect(arguments) as control_plane:
-        current = dict(_scopes_at(control_plane, arguments.org))
+        current = dict(_scopes_at(control_plane, arguments.org, _kinds_for(wanted)))
         changes, others = changes_to(wanted, current), left_alone(wanted, current)
         if not arguments.json:
             _show(changes, others, unchanged=len(wanted) - len(changes))
@@ -55,9 +55,17 @@ def apply_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _scopes_at(control_plane: ControlPlane, org: str | None) -> Iterator[tuple[Scope, ScopeSettings]]:
-    for kind, collection in _COLLECTIONS.items():
-        for found in control_plane.items(collection, org=org):
+def _kinds_for(wanted: Mapping[Scope, Fields]) -> Sequence[ScopeKind]:
+    """Those to be read: without need not the organisation, which a team's administrator may not read."""
+    named = any(scope.kind == "organisation" for scope in wanted)
+    return [kind for kind in _COLLECTIONS if named or kind != "organisation"]
+
+
+def _scopes_at(
+    control_plane: ControlPlane, org: str | None, kinds: Sequence[ScopeKind]
+) -> Iterator[tuple[Scope, ScopeSettings]]:
+    for kind in kinds:
+        for found in control_plane.items(_COLLECTIONS[kind], org=org):
             settings = stored_settings(kind, found)
             yield settings.scope, settings
 

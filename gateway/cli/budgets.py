@@ -7,7 +7,7 @@ from typing import Any, get_args
 from gateway.billing.budget import BUDGET_WINDOWS
 from gateway.billing.principal import ScopeKind
 from gateway.cli.control_plane import ControlPlane, JSONObject, connect, path_of
-from gateway.cli.errors import CommandError
+from gateway.cli.errors import CommandError, OutOfReach
 from gateway.cli.output import print_json, print_table
 from gateway.cli.scopes import add_action, budget, limit_text, others_of
 
@@ -46,14 +46,27 @@ def _add_scope(parser: argparse.ArgumentParser) -> None:
 
 def show_list(control_plane: ControlPlane, arguments: argparse.Namespace) -> int:
     kinds = [arguments.scope] if arguments.scope else list(COLLECTIONS)
-    budgets = [each for kind in kinds for each in _budgets_of(control_plane, kind, arguments.org)]
-    budgets.sort(key=lambda each: -each["full_percent"])
+    budgets = sorted(_budgets_in_reach(control_plane, kinds, arguments.org), key=lambda each: -each["full_percent"])
     if arguments.json:
         print_json({"data": budgets})
     else:
         rows = [each | {"limit_usd": limit_text(each)} for each in budgets]
-        print_table(COLUMNS, rows, empty="There are no budgets: nothing bounds what is spent.")
+        print_table(COLUMNS, rows, empty="There are no budgets that you may see.")
     return 0
+
+
+def _budgets_in_reach(control_plane: ControlPlane, kinds: Sequence[ScopeKind], org: str | None) -> list[JSONObject]:
+    """Without the kinds that the key's role may not read. Raises OutOfReach: it may read none of them."""
+    budgets: list[JSONObject] = []
+    refusals: list[OutOfReach] = []
+    for kind in kinds:
+        try:
+            budgets += _budgets_of(control_plane, kind, org)
+        except OutOfReach as refusal:
+            refusals.append(refusal)
+    if len(refusals) == len(kinds):
+        raise refusals[0]
+    return budgets
 
 
 def _budgets_of(control_plane: ControlPlane, kind: ScopeKind, org: str | None) -> Iterator[JSONObject]:

@@ -7,6 +7,7 @@ one header and nowhere else: never into a message, never onto a command line whe
 import argparse
 import os
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
-from gateway.cli.errors import CommandError, Unanswered
+from gateway.cli.errors import CommandError, OutOfReach, Unanswered
 
 JSONObject = dict[str, Any]
 
@@ -46,7 +47,12 @@ class ControlPlane:
         return self._call("GET", path, query=query)
 
     def post(
-        self, path: str, body: Mapping[str, Any], *, idempotency_key: str | None = None, **query: str | None
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **query: str | None,
     ) -> JSONObject:
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         return self._call("POST", path, body=body, query=query, headers=headers)
@@ -105,8 +111,7 @@ class ControlPlane:
             )
         if response.is_success:
             return answer
-        kind = Unanswered if response.is_server_error else CommandError
-        raise kind(refusal_text(response.status_code, answer))
+        raise _refusal_kind(response.status_code)(refusal_text(response.status_code, answer))
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +151,12 @@ def path_of(collection: str, identity: str, action: str | None = None) -> str:
     """`keys`, `key-1`, `block` → `keys/key-1/block`; the identity is quoted, so it cannot leave its place."""
     path = f"{collection}/{quote(identity, safe='')}"
     return f"{path}/{action}" if action else path
+
+
+def _refusal_kind(status: int) -> type[CommandError]:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Unanswered
+    return OutOfReach if status == HTTPStatus.FORBIDDEN else CommandError
 
 
 def refusal_text(status: int, answer: Mapping[str, Any]) -> str:

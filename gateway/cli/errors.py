@@ -10,3 +10,7 @@ class CommandError(Exception):
 
 class Unanswered(CommandError):
     """No answer came, or one that leaves open whether what was asked was done."""
+
+
+class OutOfReach(CommandError):
+    """The key may not do this (403): it is another role's, or its scope is blocked."""

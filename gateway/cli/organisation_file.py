@@ -93,7 +93,8 @@ def changes_to(wanted: Mapping[Scope, Fields], current: Mapping[Scope, ScopeSett
             change = _change_of(scope, fields, current.get(scope))
         except GatewayError as error:
             raise CommandError(f"{_name_of(scope)}: {error}") from None
-        _refuse_lost_parents(scope, {**_bindings(current.get(scope)), **fields}, {*wanted, *current})
+        if scope not in current:
+            _refuse_lost_parents(scope, wanted, current)
         if change is not None:
             changes.append(change)
     return changes
@@ -151,16 +152,26 @@ def _settings_of(settings: ScopeSettings) -> Fields:
     return {name: value for name, value in settings_json(ordered).items() if name not in _NOT_SETTINGS}
 
 
-def _bindings(settings: ScopeSettings | None) -> Fields:
-    return {name: getattr(settings, name, None) for name in _BINDINGS}
-
-
-def _refuse_lost_parents(scope: Scope, fields: Fields, there: set[Scope]) -> None:
-    """A user's team, a key's team and user must exist, or be in the file."""
+def _refuse_lost_parents(scope: Scope, wanted: Mapping[Scope, Fields], current: Mapping[Scope, ScopeSettings]) -> None:
+    """A new user's team, a new key's team and user must exist, or be in the file, and the user be of the key's team."""
+    bindings = _bindings(scope, wanted, current)
     for kind in cast(Sequence[ScopeKind], _BINDINGS):
-        parent: Any = fields.get(kind)
-        if scope.kind != kind and parent is not None and Scope(kind, parent) not in there:
+        parent: Any = bindings[kind]
+        if parent is None:
+            continue
+        if Scope(kind, parent) not in wanted and Scope(kind, parent) not in current:
             raise CommandError(f"{_name_of(scope)}: there is no {kind} {parent}; name it in the file, too")
+    if scope.kind == "key" and bindings["user"] is not None:
+        user = Scope("user", cast(str, bindings["user"]))
+        team = _bindings(user, wanted, current)["team"]
+        if team != bindings["team"]:
+            raise CommandError(f"{_name_of(scope)}: user {user.id} is in team {team}, not in {bindings['team']}")
+
+
+def _bindings(scope: Scope, wanted: Mapping[Scope, Fields], current: Mapping[Scope, ScopeSettings]) -> Fields:
+    """Whose a scope is: as the file says, else as it is."""
+    fields, settings = wanted.get(scope, {}), current.get(scope)
+    return {name: fields.get(name, getattr(settings, name, None)) for name in _BINDINGS}
 
 
 def _name_of(scope: Scope) -> str:

@@ -40,7 +40,7 @@ def new_settings(kind: ScopeKind, fields: Mapping[str, object], *, default_id: s
     _refuse_unknown(kind, fields, (*_FIXED[kind], *_settable(kind)))
     settings = ScopeSettings(
         kind=kind,
-        id=_id(fields.get("id", default_id), "id"),
+        id=_id(fields.get("id", default_id or None), "id"),
         team=_id(fields.get("team"), "team") if kind in ("user", "key") else None,
         user=_id(fields["user"], "user") if kind == "key" and fields.get("user") is not None else None,
     )
@@ -158,6 +158,8 @@ def _with(settings: ScopeSettings, fields: Mapping[str, object]) -> ScopeSetting
 
 
 def _id(value: object, param: str) -> str:
+    if value is None:
+        raise InvalidRequest(f"{param} is missing.", param=param)
     if not isinstance(value, str) or not SCOPE_ID.fullmatch(value):
         raise InvalidRequest(
             f"{param} must be 1 to 40 of a-z, 0-9 and '-', beginning with a letter or digit.", param=param

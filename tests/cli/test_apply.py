@@ -148,7 +148,12 @@ def test_json_has_the_difference_and_the_secrets(url: str, apply: Apply) -> None
         ('[teams.x]\nbudgets = [{window = "month", limit_usd = 2.5}]', "budgets[0].limit_usd"),
         ("[teams.x]\nlimits = {requests_per_minute = 0}", "limits.requests_per_minute must be a whole number"),
         ('[users.u]\nteam = "nowhere"', "user u: there is no team nowhere; name it in the file, too"),
-        ("[users.u]", "user u: team must be 1 to 40"),
+        ("[users.u]", "user u: team is missing."),
+        ("[teams.x]\n[keys.k]", "key k: team is missing."),
+        (
+            '[teams.x]\n[teams.y]\n[users.u]\nteam = "x"\n[keys.k]\nteam = "y"\nuser = "u"',
+            "key k: user u is in team x, not in y",
+        ),
         ('[teams.x]\n[keys.k]\nteam = "x"\nuser = "nobody"', "key k: there is no user nobody"),
         ('[teams.x]\n[keys.k]\nteam = "x"\nexpires_at = 2027-01-01T00:00:00', "RFC 3339 instant with its offset"),
         ('[organisation]\ntimezone = "UTC"', "organisation default: timezone never changes"),
@@ -180,20 +185,50 @@ def test_what_never_changes_is_refused(admin: Admin, apply: Apply) -> None:
     assert "key ona-key is revoked for good" in printed
 
 
-def test_a_change_that_fails_half_way_says_how_far_it_came(admin: Admin, apply: Apply) -> None:
-    """The gateway knows what the file cannot: a user of another team. The secret made before is told all the same."""
-    admin.key("elsewhere", "eva")
+def test_a_change_that_fails_half_way_says_how_far_it_came(
+    admin: Admin, apply: Apply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway knows what the file cannot: here, whom a key may make administrator. The secret made before is told
+    all the same."""
+    as_team_admin(admin, monkeypatch, "half")
     text = (
-        '[teams.half]\n[keys.a-good-one]\nteam = "half"\n'
-        '[keys.b-bad-one]\nteam = "half"\nuser = "eva"\n[keys.c-never]\nteam = "half"'
+        '[keys.a-good-one]\nteam = "half"\n'
+        '[keys.b-bad-one]\nteam = "half"\nrole = "admin"\n[keys.c-never]\nteam = "half"'
     )
     code, printed = apply(text, "--yes")
     assert 1 == code
     assert 1 == len(re.findall(r"^sk-mt-\S+$", printed, re.MULTILINE))
-    assert "key b-bad-one: User eva is in team elsewhere" in printed
-    assert "2 of 4 changes were made" in printed
+    assert "key b-bad-one: " in printed
+    assert "1 of 3 changes were made" in printed
     assert 404 == admin.http.get("/admin/v1/keys/c-never").status_code
-    assert 0 == apply(text.replace('user = "eva"\n', ""), "--yes")[0]
+    assert 0 == apply(text.replace('role = "admin"\n', ""), "--yes")[0]
+
+
+def test_a_user_of_another_team_is_found_before_the_first_change(admin: Admin, apply: Apply) -> None:
+    """Also where the file does not name the user, who exists already."""
+    admin.key("elsewhere", "eva")
+    code, printed = apply('[teams.near]\n[keys.evas]\nteam = "near"\nuser = "eva"', "--yes")
+    assert 1 == code
+    assert "key evas: user eva is in team elsewhere, not in near" in printed
+    assert 404 == admin.http.get("/admin/v1/teams/near").status_code
+
+
+def test_a_teams_administrator_applies_what_is_in_reach(
+    admin: Admin, apply: Apply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The organisation is read only where the file names it: that role may not."""
+    as_team_admin(admin, monkeypatch, "reach")
+    code, printed = apply('[users.rosa]\nteam = "reach"\n[keys.rosas]\nteam = "reach"\nuser = "rosa"', "--yes")
+    assert 0 == code, printed
+    assert "rosa" == admin.get("/keys/rosas")["user"]
+    code, printed = apply("[organisation]\nblocked = true", "--yes")
+    assert 1 == code
+    assert "permission_denied" in printed
+
+
+def as_team_admin(admin: Admin, monkeypatch: pytest.MonkeyPatch, team: str) -> None:
+    """What is applied from here on is asked for with a key of the team's administrator."""
+    monkeypatch.setenv("GATEWAY_ADMIN_KEY", admin.key(team, role="team_admin")["key"])
 
 
 def test_what_the_file_does_not_name_is_told(admin: Admin, apply: Apply) -> None:

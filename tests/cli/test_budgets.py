@@ -36,6 +36,36 @@ def test_the_fullest_come_first(control_plane: FakeControlPlane, capsys: pytest.
     assert "research" in capsys.readouterr().out
 
 
+DENIED = {"error": {"message": "This needs one of the roles admin.", "code": "permission_denied", "param": None}}
+
+
+def test_what_is_out_of_reach_is_left_out(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
+    """A team's administrator may not read the organisation, and sees the budgets of the team all the same."""
+    for kind, rows in {"teams": [RESEARCH], "users": [], "keys": []}.items():
+        control_plane.answers("GET", f"/admin/v1/{kind}", {"data": rows, "next_cursor": None})
+    control_plane.answers("GET", "/admin/v1/organisations", DENIED, status=403)
+    assert 0 == main(["budgets", "list", "--json"])
+    assert ["day", "month"] == [each["window"] for each in json.loads(capsys.readouterr().out)["data"]]
+
+
+@pytest.mark.parametrize("typed", [[], ["--scope", "organisation"]])
+def test_where_nothing_is_in_reach_it_is_told(
+    control_plane: FakeControlPlane, typed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty table would say that there is no budget."""
+    for kind in ("organisations", "teams", "users", "keys"):
+        control_plane.answers("GET", f"/admin/v1/{kind}", DENIED, status=403)
+    assert 1 == main(["budgets", "list", *typed])
+    assert "gateway: This needs one of the roles admin. (403, permission_denied)\n" == capsys.readouterr().err
+
+
+def test_no_budget_is_said_in_words(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
+    """True for whoever asks: others may have some."""
+    control_plane.answers("GET", "/admin/v1/keys", {"data": [], "next_cursor": None})
+    assert 0 == main(["budgets", "list", "--scope", "key"])
+    assert "There are no budgets that you may see.\n" == capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("each", "percent"),
     [
