@@ -8,6 +8,9 @@ from gateway.cli.control_plane import JSONObject, add_connection_arguments, conn
 from gateway.cli.output import print_json, print_table
 from gateway.cli.usage import add_period_arguments
 
+ACTIONS = ("create", "change", "block", "unblock", "revoke", "rotate", "dismiss")
+"""The words under which the control plane writes changes down (`web.trail`)."""
+
 COLUMNS = ("at", "caller", "role", "action", "resource", "resource_id", "status", "fields")
 
 
@@ -21,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
         print_json({"data": changes})
         return 0
     rows = [change | {"status": _ended(change), "fields": _text_of(change["fields"])} for change in changes]
-    print_table(COLUMNS, rows, empty="Nothing was changed in that time.")
+    print_table(COLUMNS, rows, empty="No such change was made in that time.")
     return 0
 
 
@@ -29,7 +32,7 @@ def audit_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gateway audit", description="list who changed what, and how it ended")
     add_connection_arguments(parser)
     parser.add_argument("--caller", metavar="ID", help="admin, or a sub-key's id")
-    parser.add_argument("--action", metavar="WORD", help="create, change, block, unblock, revoke, rotate or dismiss")
+    parser.add_argument("--action", choices=ACTIONS, help="what was done")
     parser.add_argument("--resource", metavar="NAME", help="teams, users, keys, credits, …")
     parser.add_argument("--id", metavar="ID", help="of the team, user or key")
     add_period_arguments(parser)

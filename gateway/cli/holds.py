@@ -20,5 +20,5 @@ def main(argv: Sequence[str]) -> int:
         print_json({"data": holds})
     else:
         rows = [hold | {"hold_usd": format_usd(hold["hold_nano_usd"])} for hold in holds]
-        print_table(COLUMNS, rows, empty="No call is running: nothing is held.")
+        print_table(COLUMNS, rows, empty="No call that you may see is running.")
     return 0

@@ -110,7 +110,7 @@ def print_entries(entries: Iterable[JSONObject], *, as_json: bool) -> None:
     if as_json:
         print_json({"data": listed})
     else:
-        print_table(COLUMNS, listed, empty="The ledger has no entries here.")
+        print_table(COLUMNS, listed, empty="The ledger has no entries here that you may see.")
 
 
 def line_of(entry: JSONObject) -> str:

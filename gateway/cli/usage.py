@@ -64,7 +64,7 @@ def print_report(report: JSONObject) -> None:
     ]
     if rows and total is not None:
         rows = [*rows, {shown[0]: "total"} | in_dollars(total)]
-    print_table(shown, rows, empty="Nothing was used in this period.")
+    print_table(shown, rows, empty="Nothing that you may see was used in this period.")
 
 
 def print_csv(report: JSONObject) -> None:

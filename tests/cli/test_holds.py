@@ -23,7 +23,7 @@ def test_holds_are_shown_in_dollars(control_plane: FakeControlPlane, capsys: pyt
 
 
 def test_no_hold_is_said_in_words(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing held is the usual state, and good news."""
+    """Nothing held is the usual state, and good news; others' calls a member does not see."""
     control_plane.answers("GET", "/admin/v1/holds", {"data": [], "next_cursor": None})
     assert 0 == main(["holds"])
-    assert "No call is running: nothing is held.\n" == capsys.readouterr().out
+    assert "No call that you may see is running.\n" == capsys.readouterr().out

@@ -135,10 +135,12 @@ def test_list_reads_all_pages_into_one_table(
 
 
 def test_an_empty_list_says_so(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
-    """Titles over nothing look like a failure."""
+    """Titles over nothing look like a failure; and who may see little hears nothing of the rest."""
     control_plane.answers("GET", "/admin/v1/users", {"data": [], "next_cursor": None})
     assert 0 == main(["users", "list"])
-    assert "There are no users yet.\n" == capsys.readouterr().out
+    assert "There are no users that you may see.\n" == capsys.readouterr().out
+    assert 0 == main(["users", "list", "--team", "sales"])
+    assert "There are no users of team sales that you may see.\n" == capsys.readouterr().out
 
 
 def test_a_list_can_be_narrowed_to_a_team(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,8 +158,6 @@ def test_a_list_can_be_narrowed_to_a_team(control_plane: FakeControlPlane, capsy
         ("set research --name Lab", {"name": "Lab"}),
         ("set research --no-budgets", {"budgets": []}),
         ("set research --all-models", {"models": None}),
-        ("block research", {"blocked": True}),
-        ("unblock research", {"blocked": False}),
     ],
 )
 def test_a_change_sends_only_what_was_typed(
@@ -167,6 +167,14 @@ def test_a_change_sends_only_what_was_typed(
     control_plane.answers("PATCH", "/admin/v1/teams/research", RESEARCH)
     assert 0 == main(["teams", *typed.split()])
     assert [body] == [request.body for request in control_plane.requests]
+
+
+@pytest.mark.parametrize("action", ["block", "unblock"])
+def test_blocking_is_an_action_of_its_own(action: str, control_plane: FakeControlPlane) -> None:
+    """As a change of settings, `gateway audit --action block` would not find it."""
+    control_plane.answers("POST", f"/admin/v1/teams/research/{action}", RESEARCH)
+    assert 0 == main(["teams", action, "research"])
+    assert [("POST", None)] == [(request.method, request.body) for request in control_plane.requests]
 
 
 def test_a_change_of_nothing_is_refused(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:

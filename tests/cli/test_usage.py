@@ -69,4 +69,4 @@ def test_no_usage_is_said_in_words(control_plane: FakeControlPlane, capsys: pyte
     """An empty report has no rows and so no columns."""
     control_plane.answers("GET", "/admin/v1/usage", {"data": [], "total": {"requests": 0}})
     assert 0 == main(["usage"])
-    assert "Nothing was used in this period.\n" == capsys.readouterr().out
+    assert "Nothing that you may see was used in this period.\n" == capsys.readouterr().out
