@@ -41,6 +41,13 @@ def test_list_stops_at_the_count_that_was_asked_for(
     assert {"research"} == {request.query["team"] for request in control_plane.requests}
 
 
+def test_no_entry_is_said_in_words(control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]) -> None:
+    """True for a member, too, who does not see others' entries."""
+    control_plane.answers("GET", "/admin/v1/ledger", page())
+    assert 0 == main(["ledger", "list"])
+    assert "The ledger has no entries here that you may see.\n" == capsys.readouterr().out
+
+
 def test_the_table_leaves_out_what_an_entry_does_not_have(
     control_plane: FakeControlPlane, capsys: pytest.CaptureFixture[str]
 ) -> None:
