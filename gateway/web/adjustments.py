@@ -9,11 +9,10 @@ from gateway.billing.errors import GatewayError, InvalidRequest, NotFound
 from gateway.billing.money import format_usd
 from gateway.store.adjustments import Adjustments
 from gateway.store.scopes import Scopes
-from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.errors import scope_name
-from gateway.web.http import guarded, json_fields
-from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
+from gateway.web.http import guarded, json_fields, own_org
+from gateway.web.idempotency import answer_once, idempotent_id, key_sent, used_for_another
 from gateway.wire.adjustments import adjusted_json, adjustment_of
 
 
@@ -29,7 +28,7 @@ class AdjustmentDesk:
         return [guarded("POST", "/admin/v1/adjustments", self._auth, "writer", self._adjust)]
 
     async def _adjust(self, request: Request, caller: Caller) -> Response:
-        adjustment_id = idempotent_id("adjustment", request, caller)
+        adjustment_id = idempotent_id("adjustment", key_sent(request), caller)
         fields = await json_fields(request)
         own_org(fields.get("org") or caller.org, caller)
         adjustment = adjustment_of(fields, adjustment_id, caller.author)

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.access import RuledRoute
+from gateway.access import RuledRoute, Who
 from gateway.billing.budget import instant
 from gateway.billing.credit import NotPaid, Payment
 from gateway.billing.errors import (
@@ -17,17 +17,19 @@ from gateway.billing.scope import ScopeSettings
 from gateway.store.alerts import Alert, Alerts
 from gateway.store.credits import Credits
 from gateway.store.scopes import Scopes
-from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
 from gateway.web.errors import scope_name
-from gateway.web.http import guarded, json_fields, json_response, limit_of, query
-from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
+from gateway.web.http import Done, answered, guarded, json_fields, json_response, limit_of, own_org, query
+from gateway.web.idempotency import idempotent_id, key_sent, used_for_another
 from gateway.wire.credits import paid_json, payment_of
+from gateway.wire.strictjson import JSONObject
+
+PAID_BY: Who = "writer"
 
 
 class CreditDesk:
-    """Handlers of `POST /admin/v1/credits` and `GET /admin/v1/alerts`."""
+    """Handlers of `POST /admin/v1/credits` and `GET /admin/v1/alerts`, and what the first does."""
 
     def __init__(self, auth: Authenticator, credit: Credits, alerts: Alerts, scopes: Scopes) -> None:
         self._auth = auth
@@ -37,13 +39,20 @@ class CreditDesk:
 
     def routes(self) -> list[RuledRoute]:
         return [
-            guarded("POST", "/admin/v1/credits", self._auth, "writer", self._pay),
+            guarded("POST", "/admin/v1/credits", self._auth, PAID_BY, self._pay),
             guarded("GET", "/admin/v1/alerts", self._auth, "reader", self._page),
         ]
 
     async def _pay(self, request: Request, caller: Caller) -> Response:
-        payment_id = idempotent_id("credit", request, caller)
-        fields = await json_fields(request)
+        key = key_sent(request)
+        return answered(await self.pay(await json_fields(request), key, caller))
+
+    async def pay(self, fields: JSONObject, key: str | None, caller: Caller) -> Done:
+        """Post a credit or a transfer, once for an Idempotency-Key.
+
+        Raises InvalidRequest, UnknownField, NotFound, CreditExhausted, IdempotencyConflict.
+        """
+        payment_id = idempotent_id("credit", key, caller)
         own_org(fields.get("org") or caller.org, caller)
         payment = payment_of(fields, payment_id, caller.author)
         target, _ = await self._scopes.get(caller.org, payment.scope)
@@ -54,7 +63,7 @@ class CreditDesk:
         paid = await self._credits.pay(caller.org, payment, target, source)
         if isinstance(paid, NotPaid):
             raise _refusal(paid, payment)
-        return answer_once(paid_json(payment, paid), repeated=paid.repeated)
+        return Done(paid_json(payment, paid), 201, paid.repeated)
 
     async def _page(self, request: Request, caller: Caller) -> Response:
         params = query(request, {"limit": "100", "cursor": ""})

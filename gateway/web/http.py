@@ -1,6 +1,8 @@
 """What the control plane's handlers share: JSON in and out, one shape of errors, access decided before they run."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 from starlette.exceptions import HTTPException
@@ -20,7 +22,7 @@ from gateway.billing.errors import (
 from gateway.billing.principal import Role
 from gateway.web.auth import Authenticator, Caller, bearer
 from gateway.web.errors import error_answer
-from gateway.web.trail import recorded
+from gateway.web.trail import change_of, outcome_of, recorded
 from gateway.wire.request_head import check_json
 from gateway.wire.strictjson import JSONObject, decode, encode
 
@@ -34,8 +36,28 @@ ROLES: Mapping[Who, frozenset[Role]] = {
 Handler = Callable[[Request, Caller], Awaitable[Response]]
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A change as it is answered, whichever way it was asked for.
+
+    `repeated`: an earlier request with the same Idempotency-Key had made it.
+    """
+
+    body: dict[str, object]
+    status: int = 200
+    repeated: bool = False
+
+
 def json_response(value: object, status: int = 200) -> Response:
     return Response(encode(value), status, media_type="application/json")
+
+
+def answered(done: Done) -> Response:
+    """Equal for the first time and each repeat, which is marked."""
+    answer = json_response(done.body, done.status)
+    if done.repeated:
+        answer.headers["idempotent-replayed"] = "true"
+    return answer
 
 
 def guarded(method: str, path: str, auth: Authenticator, who: Who, handler: Handler) -> RuledRoute:
@@ -48,19 +70,23 @@ def guarded(method: str, path: str, auth: Authenticator, who: Who, handler: Hand
 
     async def endpoint(request: Request) -> Response:
         caller = await caller_of(request, auth)
-        if caller.role not in roles:
-            raise PermissionDenied(
-                f"This needs one of the roles {', '.join(sorted(roles))}; your key is {caller.role}."
-            )
+        check_role(caller, roles)
         if method == "GET":
             return await handler(request, caller)
         await request.body()
         # A body may take its time: a key that was revoked, or lost its role meanwhile, changes nothing any more.
         if await caller_of(request, auth) != caller:
             raise PermissionDenied("The role of your key was changed while this request came in. Send it again.")
-        return await recorded(auth.changes, request, caller, handler)
+        change = await change_of(request, caller)
+        return await recorded(auth.changes, caller, change, partial(handler, request, caller), outcome_of)
 
     return RuledRoute(method, path, who, endpoint)
+
+
+def check_role(caller: Caller, roles: frozenset[Role]) -> None:
+    """Raises PermissionDenied: it is for these roles, wherever it points."""
+    if caller.role not in roles:
+        raise PermissionDenied(f"This needs one of the roles {', '.join(sorted(roles))}; your key is {caller.role}.")
 
 
 async def caller_of(request: Request, auth: Authenticator) -> Caller:
@@ -117,6 +143,12 @@ def limit_of(text: str, most: int = 1000) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
         raise InvalidRequest(f"limit must be a whole number from 1 to {most}.", param="limit")
     return int(text)
+
+
+def own_org(org: object, caller: Caller) -> None:
+    """Raises PermissionDenied: it is another organisation, and one caller has one."""
+    if org != caller.org:
+        raise PermissionDenied(f"This deployment serves the organisation {caller.org}.", param="org")
 
 
 async def answer_gateway_error(request: Request, error: Exception) -> Response:

@@ -13,10 +13,10 @@ from gateway.billing.reach import SEE_ORGANISATION
 from gateway.store.packed import ScopeState
 from gateway.store.prices import PriceBooks
 from gateway.store.scopes import Scopes
-from gateway.web.admin import scope_json
 from gateway.web.auth import Authenticator
 from gateway.web.holder import for_holder
 from gateway.web.http import json_response
+from gateway.web.scope_answers import scope_json
 
 
 class Me:

@@ -13,11 +13,10 @@ from gateway.billing.price_schedule import PriceState
 from gateway.billing.prices import PriceListError
 from gateway.store.audit import position
 from gateway.store.prices import NotPriced, PriceBooks, Prices
-from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
-from gateway.web.http import guarded, json_fields, json_response, limit_of, query
-from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
+from gateway.web.http import guarded, json_fields, json_response, limit_of, own_org, query
+from gateway.web.idempotency import answer_once, idempotent_id, key_sent, used_for_another
 from gateway.web.periods import border_ms
 from gateway.wire.prices import change_of, price_json
 
@@ -41,7 +40,7 @@ class PriceDesk:
         ]
 
     async def _enter(self, request: Request, caller: Caller) -> Response:
-        change_id = idempotent_id("price", request, caller)
+        change_id = idempotent_id("price", key_sent(request), caller)
         fields = await json_fields(request)
         own_org(fields.get("org") or caller.org, caller)
         change = change_of(fields, change_id, caller.author, kinds=self._kinds, from_ms_of=self._from_ms)

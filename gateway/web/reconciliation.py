@@ -9,11 +9,10 @@ from gateway.billing.errors import InvalidRequest
 from gateway.billing.reconciliation import Figure
 from gateway.store.reconciliations import Reconciliations
 from gateway.store.scopes import Scopes
-from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
-from gateway.web.http import guarded, json_fields, json_response, limit_of, query
-from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
+from gateway.web.http import guarded, json_fields, json_response, limit_of, own_org, query
+from gateway.web.idempotency import answer_once, idempotent_id, key_sent, used_for_another
 from gateway.web.periods import Periods
 from gateway.wire.reconciliation import figure_fields, reconciliation_json
 
@@ -37,7 +36,7 @@ class ReconciliationDesk:
         ]
 
     async def _reconcile(self, request: Request, caller: Caller) -> Response:
-        figure_id = idempotent_id("reconciliation", request, caller)
+        figure_id = idempotent_id("reconciliation", key_sent(request), caller)
         fields = await json_fields(request)
         own_org(fields.get("org") or caller.org, caller)
         first, last, billed_nano_usd, note = figure_fields(fields)

@@ -1,13 +1,14 @@
 """Who changed what: what a caller who may change things asks for is written down first, then done, then how it ended.
 
-`web.http.guarded` does so for each route that changes anything, so none can forget it. Whoever may change nothing is
-refused before it, and in the log alone: strangers would fill the list. A team's administrators have a quota of it.
+`web.http.guarded` does so for each route that changes anything, and `web.form_desk` for each form of the dashboard, so
+none can forget it. Whoever may change nothing is refused before it, and in the log alone: strangers would fill the
+list. A team's administrators have a quota of it.
 """
 
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,18 +22,24 @@ from gateway.wire.strictjson import decode
 FIELDS_BYTES_MAX = 4 * 1024
 """Of a body that is kept: a scope's settings are a few hundred bytes."""
 
+Made = TypeVar("Made")
+
 _WORDS = {("DELETE", "keys"): "revoke", ("DELETE", "quarantine"): "dismiss", ("PATCH", ""): "change"}
 
 
 async def recorded(
-    changes: Changes, request: Request, caller: Caller, handler: Callable[[Request, Caller], Awaitable[Response]]
-) -> Response:
-    """Run the handler between the two records.
+    changes: Changes,
+    caller: Caller,
+    change: Change,
+    make: Callable[[], Awaitable[Made]],
+    outcome_of: Callable[[Made], Outcome],
+) -> Made:
+    """Make a change between the two records.
 
     Raises LedgerUnavailable before it, where nothing can be written, and RateLimitExceeded.
     """
     team = None if caller.reach.is_whole else caller.reach.home.id
-    change_id = await changes.begin(caller.org, await _change_of(request, caller), team=team)
+    change_id = await changes.begin(caller.org, change, team=team)
     if change_id is None:
         raise RateLimitExceeded(
             f"The administrators of team {team} have made {QUOTA} changes within a day; try again tomorrow, or ask an "
@@ -41,9 +48,9 @@ async def recorded(
         )
     outcome: Outcome | None = None
     try:
-        response = await handler(request, caller)
-        outcome = Outcome(response.status_code, resource_id=_id_in(response))
-        return response
+        made = await make()
+        outcome = outcome_of(made)
+        return made
     except GatewayError as error:
         outcome = Outcome(error.status, error.code)
         raise
@@ -53,9 +60,10 @@ async def recorded(
                 await changes.end(caller.org, change_id, outcome)
 
 
-async def _change_of(request: Request, caller: Caller) -> Change:
+async def change_of(request: Request, caller: Caller) -> Change:
+    """What a request to the control plane asks for, by its path and its body."""
     _, _, resource, *rest = request.url.path.strip("/").split("/")
-    fields = _kept(await request.body())
+    fields = kept(await request.body())
     named = rest[0] if rest else (fields or {}).get("id")
     return Change(
         request_id=request.state.request_id,
@@ -68,11 +76,16 @@ async def _change_of(request: Request, caller: Caller) -> Change:
     )
 
 
+def outcome_of(response: Response) -> Outcome:
+    """How it ended, where it was answered."""
+    return Outcome(response.status_code, resource_id=_id_in(response))
+
+
 def _word_for(method: str, resource: str) -> str:
     return _WORDS.get((method, resource)) or _WORDS.get((method, "")) or "create"
 
 
-def _kept(body: bytes) -> dict[str, Any] | None:
+def kept(body: bytes) -> dict[str, Any] | None:
     """The body as an object, without keys that stand where they do not belong; None for none, or a large one."""
     if not body or len(body) > FIELDS_BYTES_MAX:
         return None

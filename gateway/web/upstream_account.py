@@ -13,11 +13,10 @@ from gateway.store.periods import HOUR_MS
 from gateway.store.reports import Reports
 from gateway.store.scopes import Scopes
 from gateway.store.upstream_account import UpstreamAccounts
-from gateway.web.admin import own_org
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.books import stream_cursor
-from gateway.web.http import guarded, json_fields, json_response, limit_of, query
-from gateway.web.idempotency import answer_once, idempotent_id, used_for_another
+from gateway.web.http import guarded, json_fields, json_response, limit_of, own_org, query
+from gateway.web.idempotency import answer_once, idempotent_id, key_sent, used_for_another
 from gateway.wire.upstream_account import change_of, entry_json, outlook_json
 
 
@@ -40,7 +39,7 @@ class UpstreamDesk:
         ]
 
     async def _enter(self, request: Request, caller: Caller) -> Response:
-        change_id = idempotent_id("upstream", request, caller)
+        change_id = idempotent_id("upstream", key_sent(request), caller)
         fields = await json_fields(request)
         own_org(fields.get("org") or caller.org, caller)
         change = change_of(fields, change_id, caller.author)

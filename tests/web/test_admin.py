@@ -1,22 +1,12 @@
 """The control plane: what it takes, what it refuses, and whom."""
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
-from starlette.requests import Request
 
-from gateway.billing.budget import Calendar
-from gateway.billing.errors import PreconditionFailed
-from gateway.billing.principal import Scope, make_sub_key, organisation_of
-from gateway.billing.scope import ScopeSettings
-from gateway.store.packed import ScopeState
-from gateway.store.scopes import Scopes, Stored
-from gateway.web.admin import ScopeResource
-from gateway.web.auth import Authenticator, Caller
+from gateway.billing.principal import make_sub_key, organisation_of
 from tests.stack import ADMIN_KEY, Admin, Process, bearer, chat
 
 BUDGET = {"window": "month", "limit_usd": "25.00", "soft_percent": [80, 50, 80]}
@@ -222,25 +212,6 @@ def test_no_organisation_is_the_default_one(admin: Admin) -> None:
     for org in ("other", "", 0, False):
         response = admin.http.post("/admin/v1/teams", json={"id": "foreign", "org": org})
         assert (403, "permission_denied", "org") == refused(response)
-
-
-class Overtaken:
-    """A store in which somebody else is always faster."""
-
-    async def read(self, _org: str, scope: Scope) -> Stored:
-        return Stored(ScopeSettings(scope.kind, scope.id), cast(ScopeState, None), b"{}")
-
-    async def replace(self, _org: str, _old: Stored, _new: ScopeSettings) -> bool:
-        return False
-
-
-def test_a_change_that_is_always_overtaken_may_be_tried_again() -> None:
-    """Nothing was written, so an SDK may repeat it: the one refusal of a change that is nobody's mistake."""
-    resource = ScopeResource("team", cast(Authenticator, None), cast(Scopes, Overtaken()), Calendar(UTC))
-    request = Request({"type": "http", "path_params": {"id": "busy"}})
-    with pytest.raises(PreconditionFailed, match="Try again") as overtaken:
-        asyncio.run(resource._change(request, Caller("admin", "admin", "default"), lambda settings: settings))
-    assert (412, True) == (overtaken.value.status, overtaken.value.should_retry)
 
 
 def test_a_proxys_own_authorization_hides_no_key(gateway: Process) -> None:
