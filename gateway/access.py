@@ -19,7 +19,8 @@ holder: whoever sends a good sub-key, of any role; sees what is that key's own.
 viewer: every role, each as far as its reach (`billing.reach`). manager: roles that change what is in their reach.
 reader: roles that read the whole organisation. writer: the role that changes it.
 scraper: whoever sends the metrics token or the administrator's key.
-visitor: whoever has logged in to the dashboard; `dashboard.visitors` says what each sees.
+visitor: whoever has logged in to the dashboard; `dashboard.visitors` says what each sees. What they change there goes
+by the rule of the control plane's route for it (`web.form_desk`).
 """
 
 Endpoint = Callable[[Request], Awaitable[Response]]

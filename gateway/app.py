@@ -21,7 +21,9 @@ from gateway.billing.price_schedule import PriceSchedule
 from gateway.billing.scope import ScopeSettings
 from gateway.call_log import Lines
 from gateway.counting.counter import Counter
+from gateway.dashboard.changes import Changes as ChangePages
 from gateway.dashboard.figures import Figures
+from gateway.dashboard.frame import Frame
 from gateway.dashboard.logins import Logins
 from gateway.dashboard.pages import Dashboard
 from gateway.parts import (
@@ -76,6 +78,7 @@ from gateway.web.door import Door
 from gateway.web.estimates import ESTIMATE, Estimates
 from gateway.web.exchange import Exchange
 from gateway.web.folding import relay_of
+from gateway.web.form_desk import FormDesk
 from gateway.web.health import Health
 from gateway.web.http import answer_gateway_error, answer_http_error
 from gateway.web.image_relay import ImageRelay
@@ -98,6 +101,7 @@ from gateway.web.request_id import new_request_id
 from gateway.web.request_log import serve_logged
 from gateway.web.requests import OwnRequests
 from gateway.web.rotation import KeyRotation
+from gateway.web.scope_changes import ScopeChanges
 from gateway.web.scrape import LedgerScrape
 from gateway.web.services import Services
 from gateway.web.settlement import Settlements, Tasks
@@ -187,16 +191,20 @@ class Gateway:
         logins = Logins(auth, sessions, services.metrics, auth.bad_keys)
         usage_reports = UsageReports(reports, scopes, calendar)
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
+        rotation = KeyRotation(auth, scopes, Secrets(self._redis, scripts), calendar)
+        credit = CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes)
+        frame, changes = Frame(auth, sessions, calendar.zone), ScopeChanges(scopes, calendar)
+        control = FormDesk(auth, scopes, changes, rotation, credit)
         return _router(
             *Health(services, scripts.ready, self._spool.check, scrape.view, settings.metrics_token).routes(),
             *Me(auth, scopes, prices, calendar).routes(),
             *OwnRequests(auth, Requests(self._redis, ledger, services.jobs), JobGlance(self._desk)).routes(),
             *Models(auth, scopes, prices).routes(),
             *scope_routes(auth, scopes, calendar),
-            *KeyRotation(auth, scopes, Secrets(self._redis, scripts), calendar).routes(),
+            *rotation.routes(),
             *OwnUsage(auth, usage_reports).routes(),
             *Books(auth, ledger, usage_reports, scopes, calendar).routes(),
-            *CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes).routes(),
+            *credit.routes(),
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
             *PriceDesk(
                 auth, prices, calendar, tuple(dict.fromkeys(endpoint.kind for endpoint in self._billed))
@@ -206,7 +214,7 @@ class Gateway:
             *AuditDesk(auth, scopes, calendar).routes(),
             *ReconciliationDesk(auth, reconciliations, scopes, calendar).routes(),
             *Reference(*inspections_of(settings)).routes(),
-            *Dashboard(auth, sessions, logins, figures, calendar.zone).routes(),
+            *Dashboard(frame, sessions, logins, figures, ChangePages(frame, figures, control)).routes(),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

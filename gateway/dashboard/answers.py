@@ -13,7 +13,7 @@ from gateway.store.sessions import SESSION_S
 SESSION_COOKIE = "gateway-session"
 LANGUAGE_COOKIE = "gateway-language"
 _LANGUAGE_S = 365 * 86_400
-_FORM_BYTES_MAX = 4096
+_FORM_BYTES_MAX = 16_384
 
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -99,17 +99,17 @@ def is_from_this_site(request: Request) -> bool:
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
-async def form_field(request: Request, name: str) -> str:
-    """One field of a posted form, "" where there is none or the form is none."""
+async def form_fields(request: Request) -> dict[str, str]:
+    """What is filled in on a posted form; nothing where it is none, or is too large to be one of ours."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > _FORM_BYTES_MAX:
-            return ""
+            return {}
     try:
-        return parse_qs(body.decode("ascii"), max_num_fields=20).get(name, [""])[0]
+        return {name: texts[0] for name, texts in parse_qs(body.decode("ascii"), max_num_fields=20).items()}
     except ValueError:
-        return ""
+        return {}
 
 
 def _is_https(request: Request) -> bool:

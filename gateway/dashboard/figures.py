@@ -8,7 +8,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 
 from gateway.billing.budget import Calendar, Spans, Window
 from gateway.billing.ledger import Entry
@@ -115,6 +115,10 @@ class Figures:
         first = today - timedelta(days=count - 1)
         after = self._calendar.midnight_ms(today + timedelta(days=1))
         return Days(days_between(first, today), self._calendar.midnight_ms(first), after, now_ms)
+
+    def midnight_ms(self, day: date) -> int:
+        """The first instant of one of the organisation's days."""
+        return self._calendar.midnight_ms(day)
 
     async def scope(self, org: str, scope: Scope) -> ScopeRow:
         """Raises NotFound."""

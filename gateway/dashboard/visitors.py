@@ -40,7 +40,7 @@ class Door(Protocol):
 
 
 def sees_all(visitor: Visitor) -> bool:
-    return _reach(visitor).is_whole
+    return reach_of_visitor(visitor).is_whole
 
 
 def team_of(visitor: Visitor) -> str | None:
@@ -56,12 +56,12 @@ def lists_scopes(visitor: Visitor) -> bool:
 
 def home_of(visitor: Visitor) -> Scope:
     """The scope that the first page is about."""
-    return _reach(visitor).home
+    return reach_of_visitor(visitor).home
 
 
 def may_open(visitor: Visitor, settings: ScopeSettings) -> bool:
     """Whether a visitor may see a scope's own page: its spending, requests and refusals."""
-    return _reach(visitor).covers(settings)
+    return reach_of_visitor(visitor).covers(settings)
 
 
 def budgets_shown(visitor: Visitor, settings: ScopeSettings) -> tuple[Scope, ...]:
@@ -71,5 +71,6 @@ def budgets_shown(visitor: Visitor, settings: ScopeSettings) -> tuple[Scope, ...
     return (*organisation, *settings.parents(), *own)
 
 
-def _reach(visitor: Visitor) -> Reach:
+def reach_of_visitor(visitor: Visitor) -> Reach:
+    """The control plane's word for all of this."""
     return reach_of(visitor.role, visitor.org, visitor.principal)

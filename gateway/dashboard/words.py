@@ -21,6 +21,8 @@ ROLES: Mapping[str, str] = {
     "auditor": marked("Auditor"),
     "member": marked("Member"),
 }
+ROLES_OF_NEW_KEYS: Mapping[str, str] = {role: ROLES[role] for role in ("member", "team_admin", "auditor", "admin")}
+"""What most keys are comes first."""
 WINDOWS: Mapping[str, str] = {
     "total": marked("in total"),
     "day": marked("today"),
@@ -28,6 +30,13 @@ WINDOWS: Mapping[str, str] = {
     "month": marked("this month"),
     "prepaid": marked("prepaid"),
 }
+SPANS: Mapping[str, str] = {
+    "month": marked("Month"),
+    "week": marked("Week"),
+    "day": marked("Day"),
+    "total": marked("Total"),
+}
+"""Windows of a budget with a limit, for a new one."""
 CALLS: Mapping[str, str] = {"chat": marked("Chat"), "image": marked("Image")}
 ENTRIES: Mapping[str, str] = {
     "capture": marked("Charged"),
@@ -74,6 +83,18 @@ LOGIN: Mapping[str, str] = {
     "scope_blocked": marked("This key, or its user or team, is blocked."),
     "ledger_unavailable": marked("The ledger cannot be reached. Try again in a few seconds."),
 }
+REFUSED_CHANGES: Mapping[str, str] = {
+    "permission_denied": marked("Your key may not make this change."),
+    "not_found": marked("There is nothing here that you may see."),
+    "already_exists": marked("This id is taken."),
+    "precondition_failed": marked("Somebody else changed this at the same time. Look at it again, then send the form."),
+    "idempotency_conflict": marked("This form was sent before, filled in differently. Nothing was done this time."),
+    "idempotency_unreplayable": marked(
+        "This form was sent before. The secret was shown then; it is kept nowhere and is not shown again."
+    ),
+    "ledger_unavailable": marked("The ledger cannot be reached. Try again in a few seconds."),
+}
+REFUSED_CHANGE = marked("This was not done.")
 FAULTS: Mapping[int, str] = {
     400: marked("This address is not complete."),
     403: marked("This form was not sent from the dashboard. Open it again and send it from there."),

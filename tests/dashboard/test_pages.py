@@ -251,7 +251,7 @@ def test_a_visitor_sees_their_own(
 
 
 def test_an_auditor_sees_everything(gateway: Process, keys: dict[str, str], spent: list[dict[str, Any]]) -> None:
-    """As the administrator does; there is nothing to change on these pages."""
+    """As the administrator does, but for the forms: there is nothing to change on these pages."""
     visit = logged_in(gateway.url, keys["books"])
     assert cost(spent) == nano_usd_in(visit.page(), '<p class="sum">.*?</p>')[0]
     assert 200 == visit.http.get("/dashboard/teams/red").status_code

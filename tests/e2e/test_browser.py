@@ -160,6 +160,51 @@ def test_the_page_works_without_javascript(browser: Browser, gateway: Process, m
     context.close()
 
 
+@pytest.mark.parametrize("language", ["en", "he"])
+def test_a_key_is_made_with_the_keyboard_alone(
+    context: BrowserContext, gateway: Process, member: str, language: str
+) -> None:
+    """From the user's page to the secret, which makes a call; loading the page again shows it to nobody."""
+    page = log_in(context, gateway, ADMIN_KEY)
+    page.goto(f"{gateway.url}/dashboard/users/an?lang={language}")
+    page.locator(".offers a[href$='/new-key']").press("Enter")
+    page.wait_for_url("**/users/an/new-key")
+    look_at(page, language)
+    page.keyboard.type("desk")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.type") == "submit":
+            break
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # the answer to a second one would be that this was done
+    page.locator("#secret").wait_for()
+    look_at(page, language)
+    secret = page.locator("#secret").inner_text()
+    call = httpx.post(f"{gateway.url}/api/chat-completions/", json=chat(), headers=bearer(secret), timeout=30)
+    assert (200, False) == (call.status_code, secret in page.url)
+    page.reload()
+    page.locator("[role=alert]").wait_for()
+    look_at(page, language)
+    assert secret not in page.content()
+    assert "desk" == page.locator("#name").input_value()
+
+
+def test_a_key_is_ended_without_javascript(browser: Browser, gateway: Process, member: str) -> None:
+    """Blocked and unblocked with a button each, and revoked behind a page that asks."""
+    Admin(gateway.url).key("red", id="ending")
+    context = browser.new_context(java_script_enabled=False)
+    page = log_in(context, gateway, ADMIN_KEY)
+    page.goto(f"{gateway.url}/dashboard/keys/ending?lang=en")
+    for button in ("Block", "Unblock"):
+        page.get_by_role("button", name=button, exact=True).click()
+    page.get_by_role("link", name="Revoke").click()
+    page.get_by_role("button", name="Revoke for good").click()
+    page.wait_for_url("**/dashboard/keys/ending")
+    assert ["Revoked"] == page.locator("h1 .state").all_inner_texts()
+    assert 0 == page.locator(".offers").count()
+    context.close()
+
+
 def test_a_page_refreshes_itself_when_asked(browser: Browser, gateway: Process, member: str) -> None:
     """New calls appear, opened tables stay open; a tooltip follows the pointer."""
     context = browser.new_context()

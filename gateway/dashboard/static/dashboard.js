@@ -1,5 +1,6 @@
 // Everything here is comfort: without it the pages show the same.
 // Tooltips: the text of whatever the pointer is over, at once, instead of the browser's own after a second.
+// Forms: sent once, for the answer to a second click would stand in the place of the first, which may have had a secret.
 // Refresh: while the box is ticked and the page is looked at, its figures are fetched anew.
 
 const REFRESH_MS = 15_000;
@@ -21,6 +22,15 @@ document.addEventListener("pointermove", (event) => {
   const left = Math.min(Math.max(8, event.clientX - width / 2), window.innerWidth - width - 8);
   tip.style.left = `${left}px`;
   tip.style.top = `${Math.max(8, event.clientY - height - 14)}px`;
+});
+
+document.addEventListener("submit", (event) => {
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "yes";
+});
+
+window.addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 
 const content = document.getElementById("content");
