@@ -12,6 +12,10 @@ from dataclasses import dataclass
 BAR_UNITS = 1000
 _AXIS_WIDTH, _AXIS_HEIGHT, _TOP, _END = 62, 24, 10, 16
 _TICKS = 4
+_TOP_OF_NOTHING = 40_000_000
+"""Four cents."""
+_TOP_MIN = 4_000
+"""The labels of a smaller scale have no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ class Part:
 
 def column_chart(values: Sequence[int], *, width: int, height: int, mirrored: bool, labels_max: int) -> ColumnChart:
     """Columns for values ≥ 0, one each, with a scale of round numbers and at most `labels_max` labels below."""
-    top = scale_top(max(values, default=0))
+    most = max(values, default=0)
+    top = max(_TOP_MIN, scale_top(most)) if most else _TOP_OF_NOTHING
     base_y, plot_height = height - _AXIS_HEIGHT, height - _AXIS_HEIGHT - _TOP
     plot_width = width - _AXIS_WIDTH - _END
     plot_x = _END if mirrored else _AXIS_WIDTH

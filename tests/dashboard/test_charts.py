@@ -31,6 +31,15 @@ def test_nothing_is_drawn_outside(values: list[int], size: tuple[int, int], mirr
     assert chart.columns[-1].labelled
 
 
+@pytest.mark.parametrize(
+    ("values", "ticks"), [([0, 0], [0, 10, 20, 30, 40]), ([3, 0], [0, 0.001, 0.002, 0.003, 0.004])]
+)
+def test_a_scale_of_nothing_has_labels_that_can_be_read(values: list[int], ticks: list[float]) -> None:
+    """In thousandths of a dollar; quarters of a few nano-dollars would be cut off."""
+    chart = column_chart(values, width=400, height=200, mirrored=False, labels_max=2)
+    assert ticks == [tick.value / 1_000_000 for tick in chart.ticks]
+
+
 def test_mirrored_time_runs_from_right_to_left() -> None:
     """The scale stands at the right, the first day beside it."""
     left, right = (
