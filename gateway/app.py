@@ -76,11 +76,11 @@ from gateway.web.credits import CreditDesk
 from gateway.web.dataplane import JOBS, OPENAI_IMAGES, estimated, path_table
 from gateway.web.door import Door
 from gateway.web.estimates import ESTIMATE, Estimates
-from gateway.web.exchange import Exchange
+from gateway.web.exchange import ClientLeft, Exchange
 from gateway.web.folding import relay_of
 from gateway.web.form_desk import FormDesk
 from gateway.web.health import Health
-from gateway.web.http import answer_gateway_error, answer_http_error
+from gateway.web.http import answer_gateway_error, answer_http_error, answer_nobody
 from gateway.web.image_relay import ImageRelay
 from gateway.web.job_watch import JobGlance, JobWatch
 from gateway.web.leaked_keys import KeyInURL
@@ -103,6 +103,7 @@ from gateway.web.requests import OwnRequests
 from gateway.web.rotation import KeyRotation
 from gateway.web.scope_changes import ScopeChanges
 from gateway.web.scrape import LedgerScrape
+from gateway.web.searches import Searches
 from gateway.web.services import Services
 from gateway.web.settlement import Settlements, Tasks
 from gateway.web.turn import Handler
@@ -189,7 +190,8 @@ class Gateway:
         scrape = LedgerScrape(ledger, scopes, accounts, reconciliations, calendar, DEFAULT_ORG, bounds, memory)
         sessions = Sessions(self._redis)
         logins = Logins(auth, sessions, services.metrics, auth.bad_keys)
-        usage_reports = UsageReports(reports, scopes, calendar)
+        searches = Searches()
+        usage_reports = UsageReports(reports, scopes, calendar, searches)
         figures = Figures(scopes, ledger, reports, services.refusals, calendar)
         rotation = KeyRotation(auth, scopes, Secrets(self._redis, scripts), calendar)
         credit = CreditDesk(auth, Credits(scripts), Alerts(self._redis), scopes)
@@ -203,7 +205,7 @@ class Gateway:
             *scope_routes(auth, scopes, calendar),
             *rotation.routes(),
             *OwnUsage(auth, usage_reports).routes(),
-            *Books(auth, ledger, usage_reports, scopes, calendar).routes(),
+            *Books(auth, ledger, usage_reports, scopes, calendar, searches).routes(),
             *credit.routes(),
             *UpstreamDesk(auth, accounts, reports, scopes, calendar).routes(),
             *PriceDesk(
@@ -304,6 +306,7 @@ def _router(*routes: RuledRoute) -> Starlette:
     """Routes that say who may use them; their errors all have the one shape."""
     handlers = {
         GatewayError: answer_gateway_error,
+        ClientLeft: answer_nobody,
         HTTPException: answer_http_error,
         Exception: answer_gateway_error,
     }

@@ -6,7 +6,7 @@ is corrected by `stale_window`.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -29,6 +29,13 @@ _PAGE = 1000
 _PAGE_OF_ALL = 250  # decoded without a pause, and the calls on this loop wait meanwhile
 
 _Rows = list[tuple[bytes, Fields]]
+
+Between = Callable[[], Awaitable[None]]
+"""What a long reading of entries waits for between two pages; what it raises ends the reading."""
+
+
+async def go_on() -> None:
+    """Wait for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +176,15 @@ class Ledger:
             rows = cast(_Rows, await self._redis.xrevrange(Keys(org).ledger, max=end, min="-", count=count))
         return [entry_of(row_id.decode(), fields) for row_id, fields in rows]
 
-    async def all_entries(self, org: str, *, from_ms: int | None = None) -> AsyncIterator[Entry]:
-        """Every entry, page by page."""
+    async def all_entries(
+        self, org: str, *, from_ms: int | None = None, between: Between = go_on
+    ) -> AsyncIterator[Entry]:
+        """Every entry, page by page. `between` is awaited between two pages."""
         page = await self.entries(org, from_ms=from_ms, count=_PAGE_OF_ALL)
         while page:
             for entry in page:
                 yield entry
+            await between()
             page = await self.entries(org, after=page[-1].id, count=_PAGE_OF_ALL)
 
     async def open_holds(self, org: str, *, limit: int = _PAGE, after: tuple[int, str] | None = None) -> list[OpenHold]:

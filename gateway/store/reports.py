@@ -20,7 +20,7 @@ from gateway.billing.errors import InvalidRequest, LedgerUnavailable
 from gateway.store.carried import trimmed_through
 from gateway.store.cells import Cell, Measures, has_cells, measures_of, owners_of, read_cells
 from gateway.store.keys import Keys
-from gateway.store.ledger import Ledger
+from gateway.store.ledger import Between, Ledger, go_on
 from gateway.store.periods import Grain, Timetable, counts_at_ms, period_of, periods_within
 from gateway.store.projection import Batch
 from gateway.store.records import Fields
@@ -116,8 +116,10 @@ class Reports:
         grain: str,
         ids: Collection[str] | None = None,
         team: str | None = None,
+        between: Between = go_on,
     ) -> AsyncIterator[Cell]:
-        """The same for any half-open interval: read from the ledger's entries, of one team if one is named.
+        """The same for any half-open interval: read from the ledger's entries, of one team if one is named. `between`
+        is awaited now and then, while nothing is read.
 
         An entry counts at the instant its call was admitted, or later (ADR 0020), and is posted no earlier; nor is it
         posted after its month has closed. Raises InvalidRequest: entries of that time were trimmed.
@@ -129,7 +131,7 @@ class Reports:
             )
         sums: dict[tuple[str, str, str, str], Measures] = defaultdict(Measures)
         closed_ms = self._calendar.closes_at_ms(to_ms - 1)
-        async for entry in self._ledger.all_entries(org, from_ms=from_ms):
+        async for entry in self._ledger.all_entries(org, from_ms=from_ms, between=between):
             if entry.at_ms >= closed_ms:
                 break
             at_ms = counts_at_ms(self._calendar, entry)

@@ -1,10 +1,9 @@
 """The books on the control plane: usage reports, ledger entries, open holds. Each caller reads what is in reach."""
 
-import asyncio
-import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from starlette.requests import Request
@@ -16,13 +15,14 @@ from gateway.billing.errors import InvalidRequest
 from gateway.billing.ledger import Entry, OpenHold
 from gateway.billing.money import format_usd
 from gateway.billing.reach import Reach
-from gateway.store.ledger import Ledger
+from gateway.store.ledger import Between, Ledger
 from gateway.store.periods import counts_at_ms, for_period
 from gateway.store.scopes import Scopes
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.http import guarded, json_response, limit_of, query
 from gateway.web.periods import Periods
-from gateway.web.usage_reports import REPORT_PARAMS, UsageReports, check_format, grouping, usage_answer
+from gateway.web.searches import Searches, check_there
+from gateway.web.usage_reports import REPORT_PARAMS, Asked, UsageReports, check_format, grouping, usage_answer
 
 _SCANNED_MAX = 20_000
 _AT_ONCE = 250  # decoded without a pause, and the calls on this loop wait meanwhile
@@ -42,15 +42,20 @@ class Books:
     """Handlers of `/admin/v1/usage`, `/ledger`, `/holds`, and the list of `/credits`."""
 
     def __init__(
-        self, auth: Authenticator, ledger: Ledger, reports: UsageReports, scopes: Scopes, calendar: Calendar
+        self,
+        auth: Authenticator,
+        ledger: Ledger,
+        reports: UsageReports,
+        scopes: Scopes,
+        calendar: Calendar,
+        searches: Searches,
     ) -> None:
         self._auth = auth
         self._ledger = ledger
         self._usage_reports = reports
         self._calendar = calendar
         self._periods = Periods(scopes, calendar)
-        self._searching = asyncio.Lock()
-        """Held by who looks for few entries among everybody's: one such search at a time."""
+        self._searches = searches
 
     def routes(self) -> list[RuledRoute]:
         return [
@@ -64,7 +69,8 @@ class Books:
         params = query(request, {**REPORT_PARAMS, "group_by": "team"})
         groups = grouping(params["group_by"])
         check_format(params["format"])
-        rows = await self._usage_reports.rows(caller.reach, groups, params["from"], params["to"])
+        asked = Asked(groups, params["from"], params["to"], partial(check_there, request))
+        rows = await self._usage_reports.rows(caller.reach, asked)
         return await usage_answer(groups, rows, params["format"])
 
     async def _entries(self, request: Request, caller: Caller) -> Response:
@@ -84,8 +90,8 @@ class Books:
         def is_asked_for(entry: Entry) -> bool:
             return from_ms <= counts_at_ms(self._calendar, entry) < to_ms and _matches(entry, wanted)
 
-        async with contextlib.nullcontext() if caller.reach.is_whole else self._searching:
-            page, after = await _found(read, caller.reach, is_asked_for, from_ms, after, limit)
+        async with self._searches.by(caller.org, caller.reach.home, partial(check_there, request)) as next_piece:
+            page, after = await _found(read, caller.reach, is_asked_for, from_ms, after, limit, next_piece)
         return json_response({"data": [entry_json(entry, self._calendar) for entry in page], "next_cursor": after})
 
     async def _holds(self, request: Request, caller: Caller) -> Response:
@@ -107,6 +113,7 @@ async def _found(
     from_ms: int,
     after: str | None,
     limit: int,
+    next_piece: Between,
 ) -> tuple[list[Entry], str | None]:
     """Up to `limit` entries behind `after`, oldest first, and where it goes on; None: there are no further ones."""
     page, scanned = list[Entry](), 0
@@ -121,6 +128,7 @@ async def _found(
         scanned += len(entries)
         if not entries:
             return page, None
+        await next_piece()
     return page, after
 
 

@@ -32,14 +32,18 @@ class ClientConnection(HttpToolsProtocol):
 
     Once it is `deaf`, nothing that comes is read as HTTP any more: what was asked before is answered, then the `_fault`
     is told, if there is one, and the connection closed.
+
+    A page finds its connection in the request's state.
     """
 
     def __init__(
         self, door: Door, config: Config, server_state: ServerState, app_state: dict[str, Any], loop: Any = None
     ) -> None:
-        super().__init__(config, server_state, app_state, loop)
+        super().__init__(config, server_state, {**app_state, "connection": self}, loop)
         self.door = door
         self.deaf = False
+        self.is_half_closed = False
+        """Whether the client sends nothing more. It may still read, but most who do so have left."""
         self.within_request = False
         """Whether bytes that come belong to a request that has begun."""
         self.in_head = False
@@ -82,7 +86,7 @@ class ClientConnection(HttpToolsProtocol):
         """The client sends nothing more, but may still read: whoever asked a whole question gets the answer."""
         if self._is_ending or self.at_rest() or (self.within_request and not self.deaf):
             return False
-        self.deaf = True
+        self.deaf = self.is_half_closed = True
         return True
 
     def pause_writing(self) -> None:

@@ -27,7 +27,7 @@ _BODILESS = (204, 304)
 
 
 class ClientLeft(Exception):
-    """The client closed the connection before its request was whole: there is nobody to answer."""
+    """The client closed the connection before its request was whole, or its answer begun: there is nobody to answer."""
 
 
 class Exchange:

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from gateway.access import RuledRoute, Who
 from gateway.billing.errors import (
@@ -158,6 +159,17 @@ async def answer_gateway_error(request: Request, error: Exception) -> Response:
     request.state.error = error.code
     status, headers, body = error_answer(error)
     return Response(body, status, {name.decode(): value.decode() for name, value in headers})
+
+
+async def answer_nobody(request: Request, _error: Exception) -> Response:
+    """The client has left: nothing is sent, and the line of the log says why."""
+    request.state.error = "client_left"
+    return _NoAnswer()
+
+
+class _NoAnswer(Response):
+    async def __call__(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
+        pass
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:

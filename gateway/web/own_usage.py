@@ -1,5 +1,7 @@
 """What a key has used, told to its holder, and no other key's."""
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -8,7 +10,8 @@ from gateway.billing.principal import Principal
 from gateway.web.auth import Authenticator
 from gateway.web.holder import for_holder
 from gateway.web.http import query
-from gateway.web.usage_reports import REPORT_PARAMS, UsageReports, check_format, own_grouping, usage_answer
+from gateway.web.searches import check_there
+from gateway.web.usage_reports import REPORT_PARAMS, Asked, UsageReports, check_format, own_grouping, usage_answer
 
 
 class OwnUsage:
@@ -25,5 +28,6 @@ class OwnUsage:
         params = query(request, {**REPORT_PARAMS, "group_by": "day"})
         groups = own_grouping(params["group_by"])
         check_format(params["format"])
-        rows = await self._reports.rows_of_key(principal, groups, params["from"], params["to"])
+        asked = Asked(groups, params["from"], params["to"], partial(check_there, request))
+        rows = await self._reports.rows_of_key(principal, asked)
         return await usage_answer(groups, rows, params["format"])

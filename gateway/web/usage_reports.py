@@ -1,20 +1,20 @@
 """Usage reports: what they may be grouped by, from when to when, and their rows. `web.usage` writes them down."""
 
-import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from starlette.responses import Response
 
 from gateway.billing.budget import Calendar
 from gateway.billing.errors import InvalidRequest, LedgerUnavailable, UnsupportedGrouping
-from gateway.billing.principal import Principal, ScopeKind
+from gateway.billing.principal import Principal, Scope, ScopeKind
 from gateway.billing.reach import Reach
 from gateway.store.cells import TAG, Cell, Measures
 from gateway.store.reports import HOURS_REPORTED_MS, Reports
 from gateway.store.scopes import Scopes
 from gateway.web.periods import Periods
+from gateway.web.searches import Check, Searches
 from gateway.web.usage import Row, joined, usage_csv, usage_json
 
 OWNERS = ("org", "team", "user", "key")
@@ -28,88 +28,119 @@ _SCANNED_DAYS_MAX = 7
 _READ_TRIES = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A report that is asked for: by what it is grouped, and `from` and `to` as they were written."""
+
+    groups: Sequence[str]
+    first: str
+    last: str
+    check_there: Check
+    """Raises, where whoever asked has left; awaited only where it takes a search."""
+
+
 class UsageReports:
     """Makes reports: over all owners of an axis, over those of one team, or one key's own."""
 
-    def __init__(self, reports: Reports, scopes: Scopes, calendar: Calendar) -> None:
+    def __init__(self, reports: Reports, scopes: Scopes, calendar: Calendar, searches: Searches) -> None:
         self._reports = reports
         self._scopes = scopes
         self._periods = Periods(scopes, calendar)
-        self._scanning = asyncio.Lock()
+        self._searches = searches
 
-    async def rows(self, reach: Reach, groups: Sequence[str], first: str, last: str) -> list[Row]:
+    async def rows(self, reach: Reach, asked: Asked) -> list[Row]:
         """Rows of a report about what is in reach, sorted by their group.
 
         Raises InvalidRequest: a date or instant that is not one, or more rows than an answer may have.
         UnsupportedGrouping: hours that are too far away; tags, for who does not reach the organisation.
+        Where no cells have it, also what `Searches.by` raises.
         """
-        if not reach.is_whole and TAG in groups:
+        if not reach.is_whole and TAG in asked.groups:
             raise UnsupportedGrouping(
                 "Tags are counted for the whole organisation; group by model, kind or an owner.", param="group_by"
             )
         match reach.home.kind, reach.who:
             case "organisation", _:
-                return await self._rows_of_all(reach.org, groups, first, last)
+                return await self._rows_of_all(reach.org, asked)
             case "key", Principal() as who:
-                return await self.rows_of_key(who, groups, first, last)
+                return await self.rows_of_key(who, asked)
             case _:
-                return await self._rows_of_team(reach.org, reach.home.id, groups, first, last)
+                return await self._rows_of_team(reach.org, reach.home, asked)
 
-    async def _rows_of_all(self, org: str, groups: Sequence[str], first: str, last: str) -> list[Row]:
+    async def _rows_of_all(self, org: str, asked: Asked) -> list[Row]:
+        groups = asked.groups
         axis = next((group for group in groups if group in (*OWNERS, TAG)), "org")
-        from_ms, to_ms = await self._periods.this_month_or(first, last)
+        from_ms, to_ms = await self._periods.this_month_or(asked.first, asked.last)
         grain = _grain_of(groups)
         if grain == "hour":
             await self._refuse_distant_hours(from_ms, to_ms)
         return await _summed(self._reports.over(org, axis, from_ms, to_ms, grain), groups, {"org": org})
 
-    async def _rows_of_team(self, org: str, team: str, groups: Sequence[str], first: str, last: str) -> list[Row]:
-        """The same of one team. Its users and keys are many owners, so they are read until all was of one moment."""
+    async def _rows_of_team(self, org: str, team: Scope, asked: Asked) -> list[Row]:
+        """The same of one team."""
+        groups = asked.groups
         axis: ScopeKind = "user" if "user" in groups else "key" if "key" in groups else "team"
-        from_ms, to_ms = await self._periods.this_month_or(first, last)
-        grain, labels = _grain_of(groups), {"org": org, "team": team}
+        from_ms, to_ms = await self._periods.this_month_or(asked.first, asked.last)
+        grain, labels = _grain_of(groups), {"org": org, "team": team.id}
         if grain == "hour":
             await self._refuse_distant_hours(from_ms, to_ms)
-        async with self._scan(axis, from_ms, to_ms, grain):
-            if axis == "team":
-                return await _summed(self._reports.over(org, axis, from_ms, to_ms, grain, (team,)), groups, labels)
-            await self._reports.catch_up(org)
-            for _ in range(_READ_TRIES):
-                checkpoint = await self._reports.checkpoint(org)
-                ids = [scope.id async for scope in self._scopes.owned(org, axis, team=team)]
-                cells = self._reports.of_team(org, team, axis, ids, from_ms, to_ms, grain)
-                rows = await _summed(cells, groups, labels)
-                if checkpoint == await self._reports.checkpoint(org):
-                    return rows
+        if not self._reports.has_cells(axis, from_ms, to_ms, grain):
+            return await self._rows_found(org, team, axis, from_ms, to_ms, asked, labels)
+        if axis == "team":
+            return await _summed(self._reports.over(org, axis, from_ms, to_ms, grain, (team.id,)), groups, labels)
+        return await self._rows_of_members(org, team.id, axis, from_ms, to_ms, asked)
+
+    async def _rows_of_members(
+        self, org: str, team: str, axis: ScopeKind, from_ms: int, to_ms: int, asked: Asked
+    ) -> list[Row]:
+        """By a team's users or keys: they are many owners, so they are read until all was of one moment."""
+        await self._reports.catch_up(org)
+        for _ in range(_READ_TRIES):
+            checkpoint = await self._reports.checkpoint(org)
+            ids = [scope.id async for scope in self._scopes.owned(org, axis, team=team)]
+            cells = self._reports.of_team(org, team, axis, ids, from_ms, to_ms, _grain_of(asked.groups))
+            rows = await _summed(cells, asked.groups, {"org": org, "team": team})
+            if checkpoint == await self._reports.checkpoint(org):
+                return rows
         raise LedgerUnavailable("The reports are being brought up to date at this moment. Try again.")
 
-    async def rows_of_key(self, who: Principal, groups: Sequence[str], first: str, last: str) -> list[Row]:
+    async def rows_of_key(self, who: Principal, asked: Asked) -> list[Row]:
         """The same of one key. By the hour a day is shown unless more is asked for.
 
-        No cells have hours of a key, nor parts of a day: those are read from everybody's entries, for one key at a
-        time. Raises InvalidRequest: also where that would be more than a week of them.
+        No cells have hours of a key, nor parts of a day: those are searched for. Raises InvalidRequest: also where that
+        would be more than a week of them.
         """
-        grain = _grain_of(groups)
-        from_ms, to_ms = await self._periods.within(first, last, "day" if grain == "hour" else "month")
+        grain = _grain_of(asked.groups)
+        from_ms, to_ms = await self._periods.within(asked.first, asked.last, "day" if grain == "hour" else "month")
         labels = {"org": who.org, "team": who.team, "user": who.user or "", "key": who.key}
-        async with self._scan("key", from_ms, to_ms, grain):
-            cells = self._reports.over(who.org, "key", from_ms, to_ms, grain, (who.key,))
-            return await _summed(cells, groups, labels)
+        if not self._reports.has_cells("key", from_ms, to_ms, grain):
+            return await self._rows_found(who.org, Scope("key", who.key), "key", from_ms, to_ms, asked, labels)
+        cells = self._reports.over(who.org, "key", from_ms, to_ms, grain, (who.key,))
+        return await _summed(cells, asked.groups, labels)
 
-    def _scan(
-        self, axis: str, from_ms: int, to_ms: int, grain: str
-    ) -> contextlib.AbstractAsyncContextManager[bool | None]:
-        """Around the reading of one part of the books: where no cells have it, everybody's entries are read, one such
-        report at a time. Raises InvalidRequest: it would be more of them than that is worth."""
-        if self._reports.has_cells(axis, from_ms, to_ms, grain):
-            return contextlib.nullcontext()
+    async def _rows_found(
+        self,
+        org: str,
+        home: Scope,
+        axis: ScopeKind,
+        from_ms: int,
+        to_ms: int,
+        asked: Asked,
+        labels: Mapping[str, str],
+    ) -> list[Row]:
+        """Of a team or a key, where no cells have it: searched for among everybody's entries. Raises InvalidRequest:
+        it would be more of them than that is worth."""
         if to_ms - from_ms > _SCANNED_DAYS_MAX * 24 * 3600 * 1000:
             raise InvalidRequest(
                 f"Usage by the hour, or from or to an instant within a day, is told of {_SCANNED_DAYS_MAX} days at "
                 "most; move from and to together, or ask for whole days.",
                 param="from",
             )
-        return self._scanning
+        grain, ids = _grain_of(asked.groups) or "day", (home.id,) if home.kind == axis else None
+        team = home.id if home.kind == "team" else None
+        async with self._searches.by(org, home, asked.check_there) as next_piece:
+            cells = self._reports.cells_between(org, axis, from_ms, to_ms, grain, ids, team, next_piece)
+            return await _summed(cells, asked.groups, labels)
 
     async def _refuse_distant_hours(self, from_ms: int, to_ms: int) -> None:
         now_ms = await self._scopes.now_ms()

@@ -14,12 +14,22 @@ from gateway.billing.principal import Scope
 from gateway.billing.reach import Reach
 from gateway.store.cells import Cell, Measures
 from gateway.store.reports import Reports
+from gateway.web.searches import Searches
 from gateway.web.usage import Row, joined, usage_csv, usage_json
-from gateway.web.usage_reports import UsageReports
+from gateway.web.usage_reports import Asked, UsageReports
 from tests.store.bench import BY_NOTEBOOK, BY_ROBOT, ORG, Bench, capture, open_bench
 
 GROUPS = ("key", "model")
 EVERYTHING = Reach(ORG, Scope("organisation", ORG), None)
+RED_TEAM = Reach(ORG, Scope("team", "red"), BY_NOTEBOOK)
+
+
+async def everybody_waits() -> None:
+    pass
+
+
+def this_month_by(*groups: str) -> Asked:
+    return Asked(groups, "", "", everybody_waits)
 
 
 def rows(count: int) -> list[Row]:
@@ -58,12 +68,12 @@ def test_a_report_that_is_too_long_says_what_to_do(redis_url: str, monkeypatch: 
             request = bench.call(100, who)
             bench.admit(request)
             bench.settle(request, capture(3))
-        reports = UsageReports(bench.reports, bench.scopes, bench.calendar)
+        reports = UsageReports(bench.reports, bench.scopes, bench.calendar, Searches())
         monkeypatch.setattr("gateway.web.usage_reports.ROWS_MAX", 2)
-        assert 2 == len(bench.run(reports.rows(EVERYTHING, ("key",), "", "")))
+        assert 2 == len(bench.run(reports.rows(EVERYTHING, this_month_by("key"))))
         monkeypatch.setattr("gateway.web.usage_reports.ROWS_MAX", 1)
         with pytest.raises(InvalidRequest) as refused:
-            bench.run(reports.rows(EVERYTHING, ("key",), "", ""))
+            bench.run(reports.rows(EVERYTHING, this_month_by("key")))
         assert "more than 1 rows: move from and to together" in str(refused.value)
 
 
@@ -93,8 +103,8 @@ def test_a_teams_report_is_of_one_moment(redis_url: str, times: int) -> None:
         request = bench.call(100, BY_NOTEBOOK)
         bench.admit(request)
         bench.settle(request, capture(3))
-        reports = UsageReports(Overtaken(bench, times), bench.scopes, bench.calendar)
-        asked = reports.rows(Reach(ORG, Scope("team", "red"), BY_NOTEBOOK), ("user",), "", "")
+        reports = UsageReports(Overtaken(bench, times), bench.scopes, bench.calendar, Searches())
+        asked = reports.rows(RED_TEAM, this_month_by("user"))
         if times == 5:
             with pytest.raises(LedgerUnavailable):
                 bench.run(asked)
