@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from gateway.billing.errors import InvalidJSON
 from gateway.billing.principal import Principal
 from gateway.web.bodies import read_fields
 from gateway.web.room import Room
@@ -25,9 +26,14 @@ def reading(body: bytes, services: Services, who: str = "an") -> asyncio.Task[JS
 
 
 def new_services() -> Services:
-    """As much of them as reading a body needs."""
+    """As much of them as reading a body needs; every key is good."""
+
+    async def check_state(_principal: Principal) -> None:
+        pass
+
     limits = SimpleNamespace(body_bytes_max=BODIES_BYTES_MAX, body_timeout_s=60)
-    return cast(Services, SimpleNamespace(limits=limits, room=Room(4 * BODIES_BYTES_MAX, BODIES_BYTES_MAX)))
+    room, auth = Room(4 * BODIES_BYTES_MAX, BODIES_BYTES_MAX), SimpleNamespace(check_state=check_state)
+    return cast(Services, SimpleNamespace(limits=limits, room=room, auth=auth))
 
 
 def test_others_have_two_turns_between_the_steps_of_a_large_body() -> None:
@@ -58,12 +64,12 @@ def test_one_very_large_body_is_read_at_a_time(monkeypatch: pytest.MonkeyPatch) 
         finally:
             steps.append("ends")
 
-    async def read_all(*bodies: bytes) -> list[bool]:
+    async def read_all(*bodies: bytes) -> list[type]:
         services = new_services()
         tasks = [reading(body, services, who=f"user-{number}") for number, body in enumerate(bodies)]
-        return [isinstance(found, dict) for found in await asyncio.gather(*tasks, return_exceptions=True)]
+        return [type(found) for found in await asyncio.gather(*tasks, return_exceptions=True)]
 
     monkeypatch.setattr("gateway.web.bodies.decode_in_steps", noted)
     very_large = b'{"a":"' + 2 * M * b"a" + b'"}'
-    assert [True, False, True] == asyncio.run(read_all(very_large, very_large[:-1], very_large))
+    assert [dict, InvalidJSON, dict] == asyncio.run(read_all(very_large, very_large[:-1], very_large))
     assert 3 * ["begins", "ends"] == steps
