@@ -97,13 +97,22 @@ class Books:
     async def _holds(self, request: Request, caller: Caller) -> Response:
         params = query(request, {"limit": "1000", "cursor": ""})
         limit = limit_of(params["limit"])
-        holds, after = list[OpenHold](), hold_cursor(params["cursor"])
-        at_once = limit if caller.reach.is_whole else max(limit, _AT_ONCE)
-        while len(holds) < limit and (some := await self._ledger.open_holds(caller.org, limit=at_once, after=after)):
-            after = some[-1].deadline_ms, some[-1].id
-            holds += [hold for hold in some if caller.reach.covers_booked(hold)][: limit - len(holds)]
+        holds = await self._open_holds(caller, limit, hold_cursor(params["cursor"]))
         last = f"{holds[-1].deadline_ms}-{holds[-1].id}" if len(holds) == limit else None
         return json_response({"data": [hold_json(hold) for hold in holds], "next_cursor": last})
+
+    async def _open_holds(self, caller: Caller, limit: int, after: tuple[int, str] | None) -> list[OpenHold]:
+        """By deadline, each once: one that is renewed meanwhile is behind the others again."""
+        holds: dict[str, OpenHold] = {}
+        at_once = limit if caller.reach.is_whole else max(limit, _AT_ONCE)
+        while len(holds) < limit:
+            some = await self._ledger.open_holds(caller.org, limit=at_once, after=after)
+            reached = [hold for hold in some if hold.id not in holds and caller.reach.covers_booked(hold)]
+            holds |= {hold.id: hold for hold in reached[: limit - len(holds)]}
+            if len(some) < at_once:
+                break
+            after = some[-1].deadline_ms, some[-1].id
+        return list(holds.values())
 
 
 async def _found(

@@ -19,7 +19,7 @@ from typing import NoReturn, TypeAlias
 
 import msgspec
 
-from gateway.billing.errors import DuplicateKey, InvalidJSON, InvalidRequest
+from gateway.billing.errors import DuplicateKey, InvalidJSON, InvalidRequest, RequestTooLarge
 from gateway.wire.long_strings import LongStrings
 from gateway.wire.structure import DEPTH_MAX, ESCAPES_MAX, TOO_DEEP, VALUES_MAX, Structure
 
@@ -29,6 +29,9 @@ JSONObject: TypeAlias = dict[str, "JSON"]
 MIXED_BYTES_MAX = 4 * 1024 * 1024
 """A body with letters beyond ASCII both as they are and as \\uXXXX. It is read as one text, each letter of which takes
 as many bytes as the widest does; so it is smaller."""
+
+REST_BYTES_MAX = 16 * 1024 * 1024
+"""What is left of a body without its long strings, which are pictures: twice the text that any model takes."""
 
 DIGITS_MAX = 64
 """Three times what a double can tell apart. What a number takes to be read and written grows with the square of it."""
@@ -55,6 +58,8 @@ def decode_in_steps(body: bytes) -> Generator[None, None, JSONObject]:
     has_wide_escapes = yield from _counted(body, long_strings)
     body = long_strings.without()
     yield
+    if len(body) > REST_BYTES_MAX:
+        raise RequestTooLarge(_TOO_MUCH_REST)
     if body.isascii() or has_wide_escapes:
         if not body.isascii() and len(body) > MIXED_BYTES_MAX:
             raise InvalidRequest(_TOO_MIXED)
@@ -82,6 +87,10 @@ def encode(value: object) -> bytes:
 
 _TOO_MIXED = (
     f"A body above {MIXED_BYTES_MAX} bytes writes letters beyond ASCII in one way: all in UTF-8, or all as \\uXXXX."
+)
+_TOO_MUCH_REST = (
+    f"The body holds more than {REST_BYTES_MAX} bytes beside its long strings, more text than any model takes. "
+    "Send less of it."
 )
 _LARGE_BYTES = 16 * 1024
 _PIECE_BYTES = 1024 * 1024

@@ -13,8 +13,13 @@ DEPTH_MAX = 64
 VALUES_MAX = 25_000
 """Eight thousand messages. Building a value takes a microsecond or two, in which nothing else runs."""
 
-ESCAPES_MAX = 1_000_000
-"""A million letters written as \\uXXXX are about what the largest context takes; each is read by itself."""
+ESCAPES_MAX = 1_250_000
+"""A megabyte of tabs; and so many letters written as \\uXXXX are about what the largest context takes. Each is read by
+itself."""
+
+LARGE_BODY_BYTES = 8 * 1024 * 1024
+LARGE_BODY_ESCAPES_MAX = 500_000
+"""Of a body above that size, which is most of it pictures: PHP writes each 64th letter of one as an escape."""
 
 TEXT_BYTES_MAX = 8 * 1024 * 1024
 """Strings with letters beyond ASCII, together: eight bytes for each token of the largest context there is. Pictures are
@@ -26,7 +31,8 @@ PADDING_BYTES_MAX = 12 * 1024 * 1024
 TOO_DEEP = f"The body is nested too deeply: at most {DEPTH_MAX} levels of arrays and objects."
 _TOO_MANY = f"The body holds too many values: at most {VALUES_MAX}, counted by its commas, brackets and braces."
 _TOO_MANY_ESCAPES = (
-    f"The body holds too many backslashes: at most {ESCAPES_MAX}. Write letters in UTF-8, unescaped, or send less."
+    f"The body holds too many backslashes: at most {ESCAPES_MAX}, or {LARGE_BODY_ESCAPES_MAX} where it has more than "
+    f"{LARGE_BODY_BYTES} bytes. Write letters in UTF-8, unescaped, or send less."
 )
 _TOO_MUCH_TEXT = (
     f"The body holds too much text: at most {TEXT_BYTES_MAX} bytes of strings with letters beyond ASCII, more than any "
@@ -40,7 +46,7 @@ class Structure:
 
     has_wide_escapes = False
     """Whether a letter beyond ASCII is written as an escape."""
-    _escapes = _quotes = _outside_bytes = _marks = _values = _depth = _wide_bytes = 0
+    _bytes = _escapes = _quotes = _outside_bytes = _marks = _values = _depth = _wide_bytes = 0
     _within_string = 0  # or 1: which of the parts between quotes is outside
     _half_escape = b""
     _open_bytes = 0
@@ -54,7 +60,8 @@ class Structure:
     def add(self, piece: bytes) -> None:
         """Raises InvalidRequest or RequestTooLarge as soon as a bound is passed, before much is made of the piece."""
         self._escapes += piece.count(b"\\")
-        if self._escapes > ESCAPES_MAX:
+        self._bytes += len(piece)
+        if self._escapes > (LARGE_BODY_ESCAPES_MAX if self._bytes > LARGE_BODY_BYTES else ESCAPES_MAX):
             raise InvalidRequest(_TOO_MANY_ESCAPES)
         parts = self._parts_of(piece)
         within = self._within_string

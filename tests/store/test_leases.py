@@ -65,8 +65,10 @@ def test_a_hold_that_ended_is_not_renewed(bench: Bench) -> None:
     assert before == bench.everything()
 
 
-def test_a_hold_is_renewed_where_redis_is_full(bench: Bench) -> None:
+def test_a_hold_is_renewed_where_redis_is_full(bench: Bench, pytestconfig: pytest.Config) -> None:
     """A full Redis admits nothing, but what runs goes on: else its holds expire, and each charge is a correction."""
+    if pytestconfig.getoption("on_cluster"):
+        pytest.skip("with the prefix that scripts have there a full Redis runs none; the gateway sends them without")
     request = begun(bench)
     bench.run(bench.redis.config_set("maxmemory", 1))
     try:

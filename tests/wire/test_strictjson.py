@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -200,6 +201,24 @@ def test_a_long_string_is_itself_wherever_it_stands(text: bytes, read: str) -> N
 def test_a_long_string_is_refused_as_a_short_one(body: bytes, code: str) -> None:
     """It is read apart from the rest, by another parser."""
     assert code == _outcome(lambda: _in_steps(body))[0] == _outcome(lambda: decode(body))[0]  # type: ignore[index]
+
+
+def test_a_body_has_a_bound_beside_its_pictures() -> None:
+    """Twice the text that any model takes; a picture of more is none of it."""
+    lines = b",".join([b'"' + b"x" * 10_000 + b'"'] * 1_000)
+    picture = b"A" * 20 * M
+    read = cast(dict[str, list[str]], _in_steps(b'{"a":[%b],"b":"%b"}' % (lines, picture)))
+    assert 1_000 == len(read["a"])
+    with pytest.raises(RequestTooLarge, match="beside its long strings"):
+        _in_steps(b'{"a":[%b,%b],"b":"%b"}' % (lines, lines, b"A" * 2 * M))
+
+
+def test_a_large_body_has_fewer_escapes() -> None:
+    """As many as a picture has slashes, which PHP escapes."""
+    picture = b"A" * 9 * M
+    assert {"a": "A" * 9 * M + "/" * 500_000} == _in_steps(b'{"a":"%b%b"}' % (picture, b"\\/" * 500_000))
+    with pytest.raises(InvalidRequest, match="too many backslashes"):
+        _in_steps(b'{"a":"%b%b"}' % (picture, b"\\/" * 500_001))
 
 
 def test_a_number_has_as_many_digits_as_anybody_needs() -> None:
