@@ -99,6 +99,7 @@ FAULTS: Mapping[int, str] = {
     400: marked("This address is not complete."),
     403: marked("This form was not sent from the dashboard. Open it again and send it from there."),
     404: marked("There is nothing here that you may see."),
+    413: marked("That is more than a form of the dashboard takes."),
     503: marked("The ledger cannot be reached. Try again in a few seconds."),
 }
 FAULT = marked("The gateway failed at this page; its log has the cause.")

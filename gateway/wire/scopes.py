@@ -17,6 +17,7 @@ from gateway.billing.money import format_usd, parse_usd
 from gateway.billing.principal import SCOPE_ID, Role, ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.wire.fields import refuse_unknown_fields
+from gateway.wire.stray_keys import without_keys
 
 SETTABLE = ("name", "budgets", "limits", "models", "blocked")
 _ONLY_KEYS = ("role", "expires_at")
@@ -170,6 +171,11 @@ def _id(value: object, param: str) -> str:
 def _name(value: object) -> str:
     if not isinstance(value, str) or len(value) > _NAME_CHARS_MAX or any(ord(char) < 32 for char in value):
         raise InvalidRequest(f"name must be text of at most {_NAME_CHARS_MAX} characters on one line.", param="name")
+    if without_keys(value) != value:
+        raise InvalidRequest(
+            "name holds what looks like an API key; a name is shown to others, so take that key for leaked.",
+            param="name",
+        )
     return value
 
 

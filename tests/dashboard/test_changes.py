@@ -389,7 +389,7 @@ def told(change: dict[str, Any]) -> list[tuple[str, object]]:
 
 def all_by_api(admin: Admin, name: str) -> None:
     http, path = admin.http, "/admin/v1"
-    admin.post("/teams", {"id": name, "name": "sk-abcdefghijklmnop"})
+    admin.post("/teams", {"id": name, "name": "Our team"})
     admin.post("/users", {"id": name, "team": name})
     key = admin.post("/keys", {"team": name, "user": name, "name": "desk", "role": "auditor"})["id"]
     http.post(f"{path}/keys/{key}/block")
@@ -407,7 +407,7 @@ def all_by_form(boss: Visit, name: str) -> None:
     def asked(path: str, **typed: str) -> httpx.Response:
         return boss.http.post(f"/dashboard{path}", data={"form": token_of(boss, path), **typed})
 
-    asked("/organisations/default/new-team", id=name, name="sk-abcdefghijklmnop")
+    asked("/organisations/default/new-team", id=name, name="Our team")
     asked(f"/teams/{name}/new-user", id=name)
     made = asked(f"/users/{name}/new-key", name="desk", role="auditor")
     (key,) = set(re.findall(r"/dashboard/keys/(key-[0-9a-f]{12})", made.text))

@@ -40,3 +40,12 @@ def test_an_instant_that_cannot_be_kept_is_refused(text: object) -> None:
 def test_a_key_may_be_given_without_an_end() -> None:
     """Null is never, as if it were left out."""
     assert 0 == new_settings("key", {"team": "red", "expires_at": None}, default_id="key-1").expires_at_ms
+
+
+@pytest.mark.parametrize("name", ["sk-mt-default-" + "a" * 48, "key of an: sk-proj-0123456789abcdef"])
+def test_a_key_is_no_name(name: str) -> None:
+    """It was pasted into the wrong field, where the whole team would read it; the refusal does not repeat it."""
+    with pytest.raises(InvalidRequest, match="looks like an API key") as refused:
+        new_settings("team", {"id": "red", "name": name})
+    assert name[-12:] not in str(refused.value)
+    assert "sk-mate" == new_settings("team", {"id": "red", "name": "sk-mate"}).name
