@@ -104,6 +104,10 @@ class GatewayProtocol(ClientConnection):
         if self._page is not None:  # uvicorn tells the request that came last, which may wait behind this one
             self._page.disconnected = True
             self._page.message_event.set()
+        # A page's scope leads back to its connection: what stays of a flood would all be left to the collector.
+        self._page = self._broken = None
+        self.cycle = None  # type: ignore[assignment]  # as before the first request
+        self.pipeline.clear()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as the superclass's
         stays = super().eof_received()
