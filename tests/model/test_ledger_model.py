@@ -7,7 +7,7 @@ another order. Each answer must equal that of `plain_books`. After each step the
 every invariant of `billing.ledger`, the laws of `billing.audit`, all balances, windows, buckets, entries and holds. At
 the end of a schedule both are, and `gateway ledger verify` must find no difference.
 
-`./run test tests/model` runs GATEWAY_MODEL_SCHEDULES schedules (100) from GATEWAY_MODEL_SEED (any). The long run:
+`./run test tests/model` runs GATEWAY_MODEL_SCHEDULES schedules (200) from GATEWAY_MODEL_SEED (any). The long run:
 
     GATEWAY_MODEL_SCHEDULES=10000 nice ./run test tests/model
 
@@ -54,7 +54,7 @@ from tests.model.plain_books import BUCKETS, LEASE_MS, MOVING, PlainBooks
 from tests.store.bench import AN, BLUE, BY_DESK, BY_NOTEBOOK, BY_ROBOT, DAY_MS, NOTEBOOK, RED, SCOPES
 from tests.store.clock import ClockedBench, open_clocked_benches
 
-SCHEDULES = int(os.environ.get("GATEWAY_MODEL_SCHEDULES", "100"))
+SCHEDULES = int(os.environ.get("GATEWAY_MODEL_SCHEDULES", "200"))
 SEED = int(os.environ.get("GATEWAY_MODEL_SEED") or random.randrange(2**32))  # noqa: S311  # which schedules, no secret
 STEPS = 30
 
