@@ -118,10 +118,11 @@ def test_made_up_models_and_paths_add_no_series(target: Target) -> None:
         return f"GET /{path} HTTP/1.1\r\nhost: a\r\n{key}\r\n".encode()
 
     ask(target, [call("a"), page("a")])
+    send(target.gateway.url, CHAT, chat(), target.neighbour)
     before = series(target)
     with target.untouched():
-        ask(target, [call(made_up()) for _ in range(1000)])
-        ask(target, [page(made_up()) for _ in range(1000)])
+        ask(target, [call(made_up()) for _ in range(5_000)])
+        ask(target, [page(made_up()) for _ in range(5_000)])
     send(target.gateway.url, CHAT, chat(), target.neighbour)
     assert before == series(target)
 
