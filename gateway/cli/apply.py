@@ -12,13 +12,7 @@ from gateway.cli.errors import CommandError
 from gateway.cli.organisation_file import Change, Fields, changes_to, left_alone, read_file
 from gateway.cli.output import cell_text, print_json
 from gateway.wire.scopes import stored_settings
-
-_COLLECTIONS: Mapping[ScopeKind, str] = {
-    "organisation": "organisations",
-    "team": "teams",
-    "user": "users",
-    "key": "keys",
-}
+from gateway.wire.wish import COLLECTIONS
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,14 +52,14 @@ def apply_parser() -> argparse.ArgumentParser:
 def _kinds_for(wanted: Mapping[Scope, Fields]) -> Sequence[ScopeKind]:
     """Those to be read: without need not the organisation, which a team's administrator may not read."""
     named = any(scope.kind == "organisation" for scope in wanted)
-    return [kind for kind in _COLLECTIONS if named or kind != "organisation"]
+    return [kind for kind in COLLECTIONS if named or kind != "organisation"]
 
 
 def _scopes_at(
     control_plane: ControlPlane, org: str | None, kinds: Sequence[ScopeKind]
 ) -> Iterator[tuple[Scope, ScopeSettings]]:
     for kind in kinds:
-        for found in control_plane.items(_COLLECTIONS[kind], org=org):
+        for found in control_plane.items(COLLECTIONS[kind], org=org):
             settings = stored_settings(kind, found)
             yield settings.scope, settings
 
@@ -95,7 +89,7 @@ def _carry_out(
 
 
 def _send(control_plane: ControlPlane, change: Change, org: str | None) -> JSONObject:
-    collection = _COLLECTIONS[change.scope.kind]
+    collection = COLLECTIONS[change.scope.kind]
     if change.before is None:
         return control_plane.post(collection, change.fields | ({"org": org} if org else {}))
     return control_plane.patch(path_of(collection, change.scope.id), change.fields, org=org)

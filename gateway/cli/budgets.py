@@ -10,8 +10,8 @@ from gateway.cli.control_plane import ControlPlane, JSONObject, connect, path_of
 from gateway.cli.errors import CommandError, OutOfReach
 from gateway.cli.output import print_json, print_table
 from gateway.cli.scopes import add_action, budget, limit_text, others_of
+from gateway.wire.wish import COLLECTIONS
 
-COLLECTIONS: Mapping[ScopeKind, str] = {kind: f"{kind}s" for kind in get_args(ScopeKind)}
 COLUMNS = ("scope", "id", "window", "limit_usd", "spent_usd", "held_usd", "remaining_usd", "full_percent", "resets_at")
 
 

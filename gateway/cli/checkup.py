@@ -7,6 +7,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -19,10 +20,10 @@ from gateway.billing.principal import Scope
 from gateway.cli.serve import ADMIN_KEY_FILE
 from gateway.fixed_secret import is_beyond_guessing
 from gateway.settings import Settings, SettingsError, load_prices, load_settings
-from gateway.store.connection import UnfitRedis, open_redis
+from gateway.store.connection import SilentRedis, UnfitRedis, open_redis
 from gateway.store.embedded import EmbeddedRedis, EmbeddedRedisError, server_program
 from gateway.store.keys import DEFAULT_ORG
-from gateway.store.scopes import Scopes
+from gateway.store.scopes import BooksMismatch, Scopes, refuse_other_calendar
 from gateway.store.scripts import RedisScripts
 from gateway.store.server_facts import VERSION_MIN, ServerFacts, facts_of
 
@@ -45,6 +46,7 @@ CLOCK_MS_MAX = 2000
 
 _FILES_BESIDE = 128
 """Logs, Redis, the event loop: what is open beside connections."""
+_REACHED_AT = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where who listens there answers
 _READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _RANDOM_ADVICE = "Make a random one: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 _URL_ADVICE = "docs/settings.md explains each form; without REDIS_URL the gateway starts a server of its own."
@@ -162,10 +164,10 @@ async def _server(settings: Settings, url: str) -> list[Finding]:
         facts = await facts_of(redis)
         between_ms = (asked_ms + _now_ms()) // 2
         books = await _books(settings, Scopes(redis, RedisScripts(redis, settings.redis_timeout_s)))
-    except UnfitRedis as error:  # one that is silent has a fault as its cause; what is unfit was told by the server
-        return [Finding("Redis", "failed", str(error), _SILENT_ADVICE if error.__cause__ else _UNFIT_ADVICE)]
-    except LedgerUnavailable as error:
+    except (SilentRedis, LedgerUnavailable) as error:
         return [Finding("Redis", "failed", str(error), _SILENT_ADVICE)]
+    except UnfitRedis as error:
+        return [Finding("Redis", "failed", str(error), _UNFIT_ADVICE)]
     finally:
         await redis.aclose()
     return [*redis_findings(facts), clock_finding("Redis's clock", facts.clock_ms - between_ms), *books]
@@ -180,15 +182,10 @@ async def _books(settings: Settings, scopes: Scopes) -> list[Finding]:
     except LedgerUnavailable as error:
         advice = "No gateway starts until they can be read; `gateway ledger verify` says what else is wrong."
         return [Finding("books", "failed", str(error), advice)]
-    wanted = {"timezone": settings.timezone, "first_weekday": settings.first_weekday}
-    other = [
-        f"{name} {getattr(kept, name)}, the settings say {value}"
-        for name, value in wanted.items()
-        if getattr(kept, name) != value
-    ]
-    if other:
-        advice = "Set it back, or no gateway starts: budgets already count in windows of the old one."
-        return [Finding("books", "failed", f"kept with {'; with '.join(other)}", advice)]
+    try:
+        refuse_other_calendar(kept, replace(kept, timezone=settings.timezone, first_weekday=settings.first_weekday))
+    except BooksMismatch as error:
+        return [Finding("books", "failed", str(error), "Until then no gateway starts.")]
     return [Finding("books", "ok", f"kept with timezone {kept.timezone}, weeks from {kept.first_weekday}")]
 
 
@@ -238,7 +235,7 @@ async def _upstream(settings: Settings) -> list[Finding]:
 
 async def _listener(settings: Settings) -> list[Finding]:
     """A gateway that runs here, or a port that is free for one."""
-    host = "127.0.0.1" if settings.host in ("", "0.0.0.0") else "::1" if settings.host == "::" else settings.host  # noqa: S104  # compared, not bound
+    host = _REACHED_AT.get(settings.host, settings.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     try:
         async with httpx.AsyncClient(timeout=settings.redis_timeout_s + 1, trust_env=False) as client:

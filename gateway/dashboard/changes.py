@@ -21,14 +21,13 @@ from gateway.billing.scope import ScopeSettings
 from gateway.dashboard import answers, words
 from gateway.dashboard.figures import Figures
 from gateway.dashboard.form_tokens import new_form_token, once_of
-from gateway.dashboard.forms import FORMS, RESOURCES, Form, Typed, offered, wish_of
-from gateway.dashboard.frame import HOME, LISTS, LOGIN, Frame, Visit, id_of
+from gateway.dashboard.forms import FORMS, Form, Typed, offered, wish_of
+from gateway.dashboard.frame import HOME, LOGIN, Frame, Visit, id_of
 from gateway.dashboard.visitors import may_open, reach_of_visitor, sees_all
 from gateway.wire.scopes import instant_ms
-from gateway.wire.wish import Action, Resource, Wish
+from gateway.wire.wish import COLLECTIONS, KIND_OF, Action, Resource, Wish
 
 _TOKEN = "form"  # noqa: S105  # the name of a field
-_KINDS: Mapping[str, ScopeKind] = {**LISTS, "organisations": "organisation"}
 
 
 class ControlPlane(Protocol):
@@ -98,7 +97,7 @@ class Changes:
             return await self._refused(visit, settings, form, typed, error)
         if "key" in done:
             return answers.page(self._secret_page(visit, form, done))
-        made = Scope(_KINDS[wish.resource], str(done["id"])) if form.makes_scope else settings.scope
+        made = Scope(KIND_OF[wish.resource], str(done["id"])) if form.makes_scope else settings.scope
         return answers.redirect(path_of(made))
 
     async def _refused(
@@ -154,17 +153,17 @@ class Changes:
 
 def path_of(scope: Scope) -> str:
     """The address of a scope's own page."""
-    return HOME if scope.kind == "organisation" else f"/dashboard/{RESOURCES[scope.kind]}/{scope.id}"
+    return HOME if scope.kind == "organisation" else f"/dashboard/{COLLECTIONS[scope.kind]}/{scope.id}"
 
 
 def _form(request: Request) -> tuple[Form, ScopeKind]:
     """What an address asks for, and of which kind of scope. Raises NotFound: there is no such form of that kind."""
-    form, kind = FORMS.get(request.path_params["form"]), _KINDS.get(request.path_params["list"])
+    form, kind = FORMS.get(request.path_params["form"]), KIND_OF.get(request.path_params["list"])
     if form is None or kind is None or kind not in form.of:
         raise NotFound(f"There is no page {request.url.path}.")
     return form, kind
 
 
 def _offer_of(visit: Visit, settings: ScopeSettings, form: Form) -> Offer:
-    path = f"/dashboard/{RESOURCES[settings.kind]}/{settings.id}/{form.name}"
+    path = f"/dashboard/{COLLECTIONS[settings.kind]}/{settings.id}/{form.name}"
     return Offer(form, path, new_form_token(visit.session.token, path))

@@ -15,17 +15,11 @@ from gateway.billing.scope import ScopeSettings
 from gateway.dashboard import words
 from gateway.dashboard.words import marked
 from gateway.wire.strictjson import JSON, JSONObject
-from gateway.wire.wish import Action, Resource, Wish
+from gateway.wire.wish import COLLECTIONS, Action, Resource, Wish
 
 Typed = Mapping[str, str]
 MidnightOf = Callable[[date], int]
 """The first instant of a local day, in milliseconds."""
-RESOURCES: Mapping[ScopeKind, Resource] = {
-    "organisation": "organisations",
-    "team": "teams",
-    "user": "users",
-    "key": "keys",
-}
 _GRACES: Mapping[str, str] = {"86400": marked("good for another day"), "0": marked("at its end at once")}
 
 
@@ -205,7 +199,7 @@ def wish_of(form: Form, settings: ScopeSettings, typed: Typed, once: str, midnig
 
 
 def _resource(form: Form, settings: ScopeSettings) -> Resource:
-    return form.resource or RESOURCES[settings.kind]
+    return form.resource or COLLECTIONS[settings.kind]
 
 
 def _fits(form: Form, settings: ScopeSettings) -> bool:

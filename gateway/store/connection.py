@@ -36,6 +36,10 @@ class UnfitRedis(RuntimeError):
     """The server cannot be used; the text says why and what to change."""
 
 
+class SilentRedis(UnfitRedis):
+    """It gives no answer: nobody knows what it is like."""
+
+
 def open_redis(url: str, timeout_s: float, password: str = "", org: str = DEFAULT_ORG) -> Redis:
     """A client that never retries on its own: a command whose answer was lost may have been applied.
 
@@ -150,8 +154,8 @@ def _cluster(wanted: RedisUrl, options: dict[str, Any], org: str) -> Topology:
     return ClusterTopology(cluster, Keys(org).leases)
 
 
-def _unanswered(error: Exception) -> UnfitRedis:
-    return UnfitRedis(f"Redis gives no answer ({error}); is REDIS_URL right, and is the server running?")
+def _unanswered(error: Exception) -> SilentRedis:
+    return SilentRedis(f"Redis gives no answer ({error}); is REDIS_URL right, and is the server running?")
 
 
 async def _refuse_single_node(redis: Redis) -> None:

@@ -251,13 +251,18 @@ async def ensure_organisation(scopes: Scopes, settings: ScopeSettings) -> None:
         await scopes.create(settings.id, settings)
     except AlreadyExists:
         stored, _ = await scopes.get(settings.id, settings.scope)
-        for setting in ("timezone", "first_weekday"):
-            kept, given = getattr(stored, setting), getattr(settings, setting)
-            if kept != given:
-                raise BooksMismatch(
-                    f"organisation {settings.id} keeps its books with {setting} {kept}, but the setting says {given}; "
-                    "set it back: its budgets already count in windows of the old one"
-                ) from None
+        refuse_other_calendar(stored, settings)
+
+
+def refuse_other_calendar(stored: ScopeSettings, wanted: ScopeSettings) -> None:
+    """Raises BooksMismatch: the organisation as it is stored has another time zone or first day of the week."""
+    for setting in ("timezone", "first_weekday"):
+        kept, given = getattr(stored, setting), getattr(wanted, setting)
+        if kept != given:
+            raise BooksMismatch(
+                f"organisation {stored.id} keeps its books with {setting} {kept}, but the setting says {given}; "
+                "set it back: its budgets already count in windows of the old one"
+            )
 
 
 def binding_json(key: ScopeSettings) -> str:

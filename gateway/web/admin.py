@@ -30,23 +30,17 @@ from gateway.web.idempotency import key_sent
 from gateway.web.reached import ReachedScopes
 from gateway.web.scope_answers import scope_json
 from gateway.web.scope_changes import ScopeChanges
+from gateway.wire.wish import COLLECTIONS
 
 READ_BY: Mapping[ScopeKind, Who] = {"organisation": "reader", "team": "viewer", "user": "viewer", "key": "viewer"}
 CHANGED_BY: Mapping[ScopeKind, Who] = {"organisation": "writer", "team": "writer", "user": "manager", "key": "manager"}
-COLLECTIONS: Mapping[str, ScopeKind] = {
-    "organisations": "organisation",
-    "teams": "team",
-    "users": "user",
-    "keys": "key",
-}
-"""What paths call all scopes of a kind."""
 
 
 def scope_routes(auth: Authenticator, scopes: Scopes, calendar: Calendar) -> list[RuledRoute]:
     """Routes of all four kinds of scope."""
     return [
         route
-        for name, kind in COLLECTIONS.items()
+        for kind, name in COLLECTIONS.items()
         for route in ScopeResource(kind, auth, scopes, calendar).routes(f"/admin/v1/{name}")
     ]
 

@@ -13,7 +13,7 @@ from gateway.billing.reach import Reach
 from gateway.billing.scope import ScopeSettings
 from gateway.store.changes import Change, Outcome
 from gateway.store.scopes import Scopes
-from gateway.web.admin import CHANGED_BY, COLLECTIONS
+from gateway.web.admin import CHANGED_BY
 from gateway.web.auth import Authenticator, Caller
 from gateway.web.credits import PAID_BY, CreditDesk
 from gateway.web.http import ROLES, Done, check_role
@@ -23,7 +23,7 @@ from gateway.web.scope_changes import ScopeChanges
 from gateway.web.trail import kept, recorded
 from gateway.wire.fields import scope_id_of
 from gateway.wire.strictjson import encode
-from gateway.wire.wish import Action, Resource, Wish
+from gateway.wire.wish import COLLECTIONS, KIND_OF, Action, Resource, Wish
 
 _OF_A_SCOPE: tuple[Action, ...] = ("change", "block", "unblock")
 _OF_A_KEY: tuple[Action, ...] = ("rotate", "revoke")
@@ -32,12 +32,6 @@ _BELOW: Mapping[ScopeKind, tuple[Resource, ...]] = {
     "team": ("users", "keys"),
     "user": ("keys",),
     "key": (),
-}
-_RESOURCES: Mapping[ScopeKind, Resource] = {
-    "organisation": "organisations",
-    "team": "teams",
-    "user": "users",
-    "key": "keys",
 }
 
 
@@ -69,10 +63,10 @@ class FormDesk:
         found: set[tuple[Resource, Action]] = set()
         if role in ROLES[CHANGED_BY[settings.kind]] and await self._is_changeable(reach, settings.scope):
             actions = _OF_A_SCOPE + (_OF_A_KEY if settings.kind == "key" else ())
-            found |= {(_RESOURCES[settings.kind], action) for action in actions}
+            found |= {(COLLECTIONS[settings.kind], action) for action in actions}
         if reach.covers(settings):
             below = _BELOW[settings.kind]
-            found |= {(name, "create") for name in below if role in ROLES[CHANGED_BY[COLLECTIONS[name]]]}
+            found |= {(name, "create") for name in below if role in ROLES[CHANGED_BY[KIND_OF[name]]]}
         if role in ROLES[PAID_BY]:
             found.add(("credits", "create"))
         return frozenset(found)
@@ -91,8 +85,8 @@ class FormDesk:
         if wish.action == "create":
             if wish.resource == "credits":
                 return await self._credit.pay(fields, wish.once, caller)
-            return await self._changes.create(COLLECTIONS[wish.resource], fields, wish.once, caller)
-        scope = Scope(COLLECTIONS[wish.resource], scope_id_of(wish.resource_id, "id"))
+            return await self._changes.create(KIND_OF[wish.resource], fields, wish.once, caller)
+        scope = Scope(KIND_OF[wish.resource], scope_id_of(wish.resource_id, "id"))
         match wish.action:
             case "change":
                 return await self._changes.change(scope, fields, caller, wish.decided_by)
@@ -105,7 +99,7 @@ class FormDesk:
 
 
 def _who(wish: Wish) -> Who:
-    return PAID_BY if wish.resource == "credits" else CHANGED_BY[COLLECTIONS[wish.resource]]
+    return PAID_BY if wish.resource == "credits" else CHANGED_BY[KIND_OF[wish.resource]]
 
 
 def _change_of(wish: Wish, caller: Caller, request_id: str) -> Change:

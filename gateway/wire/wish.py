@@ -1,13 +1,24 @@
-"""A change that somebody asks of the control plane by another way than its own routes."""
+"""A change that somebody asks of the control plane by another way than its own routes, in the words of its paths."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.billing.principal import ScopeKind
 from gateway.billing.scope import ScopeSettings
 from gateway.wire.strictjson import JSONObject
 
 Resource = Literal["organisations", "teams", "users", "keys", "credits"]
 Action = Literal["create", "change", "block", "unblock", "revoke", "rotate"]
+
+COLLECTIONS: Mapping[ScopeKind, Resource] = {
+    "organisation": "organisations",
+    "team": "teams",
+    "user": "users",
+    "key": "keys",
+}
+"""What paths call all scopes of a kind."""
+KIND_OF: Mapping[str, ScopeKind] = {name: kind for kind, name in COLLECTIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
